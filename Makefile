@@ -1,0 +1,57 @@
+# Everything is installed into .venv, in the exact versions of constraints.txt.
+
+PYTHON ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+PYTEST_FLAGS ?= -n 2 --dist loadfile
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: help quickstart test lint types examples benchmark-training clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | \
+	    while IFS='|' read -r target text; do printf '  make %-20s %s\n' "$$target" "$$text"; done
+
+quickstart: $(VENV)/.train ## install terselm and run the guided example
+	$(BIN)/terselm quickstart
+
+test: $(VENV)/.dev ## run the tests (PYTEST_FLAGS="-k name" picks some)
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+lint: $(VENV)/.dev ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev ## check types
+	$(BIN)/mypy
+
+examples: $(VENV)/.train ## run every script in examples/
+	@set -e; for script in examples/*.py; do \
+	    [ -e "$$script" ] || { echo "error: no scripts in examples/" >&2; exit 1; }; \
+	    echo "== $$script"; $(BIN)/python "$$script"; \
+	done
+
+benchmark-training: $(VENV)/.train ## measure training speed
+	$(BIN)/python benchmarks/training_speed.py
+
+clean: ## remove .venv, caches and build outputs
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -path ./.git -prune -o -type d \( -name __pycache__ -o -name '*.egg-info' \) \
+	    -prune -exec rm -rf {} +
+
+$(VENV)/.created:
+	@python=$$(tools/find_python "$(PYTHON)") && echo "$$python -m venv $(VENV)" && \
+	    "$$python" -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.train: $(VENV)/.created pyproject.toml constraints.txt
+	$(PIP_INSTALL) -e '.[train]'
+	@touch $@
+
+# dev is a superset of train, so it counts for both.
+$(VENV)/.dev: $(VENV)/.created pyproject.toml constraints.txt
+	$(PIP_INSTALL) -e '.[dev]'
+	@touch $(VENV)/.train $@

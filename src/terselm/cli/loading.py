@@ -1,0 +1,73 @@
+"""Opening models and text for the verbs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from terselm.errors import UsageError
+from terselm.models.checkpoint import load
+from terselm.models.language_model import LanguageModel
+from terselm.text.corpus import open_corpus
+from terselm.text.token_cache import TokenizedSplit, tokenize
+from terselm.text.vocabulary import Vocabulary
+
+SPLITS = ("train", "valid", "test")
+
+
+def choose_device(name: str) -> str:
+    """Return "cpu" or "cuda" for auto, cpu or cuda.
+
+    Raises
+    ------
+    UsageError
+        If the name is another one, or there is no CUDA device.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name not in ("cpu", "cuda"):
+        raise UsageError(f"--device is {name!r}; use auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch finds no CUDA device here; use cpu")
+    return name
+
+
+def open_model(path: Path, device: str) -> LanguageModel:
+    """Return the model in `path`, on the device."""
+    return load(path, choose_device(device))
+
+
+def split_of(data: str, split: str, vocabulary: Vocabulary) -> TokenizedSplit:
+    """Return one split of a corpus as token ids."""
+    if split not in SPLITS:
+        raise UsageError(f"--split is {split!r}; use {', '.join(SPLITS)}")
+    return tokenize(open_corpus(data), split, vocabulary)
+
+
+def prepare_output(out: Path) -> None:
+    """Fail early where a result could not be written at the end.
+
+    Raises
+    ------
+    UsageError
+        If the folder does not exist or `out` is a folder.
+    """
+    if out.is_dir():
+        raise UsageError(f"--out {out} is a folder; give a file name in it")
+    if not out.parent.is_dir():
+        raise UsageError(f"--out {out}: the folder {out.parent} does not exist; make it first")
+
+
+def prepare_folder(out: Path) -> None:
+    """Make the folder `out`.
+
+    Raises
+    ------
+    UsageError
+        If there is a file of this name, or the folder cannot be made or written to.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out {out}: cannot make this folder: {error.strerror}") from None

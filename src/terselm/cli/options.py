@@ -1,0 +1,53 @@
+"""The options that mean the same in every verb."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def _note_debug(context: typer.Context, value: bool) -> bool:
+    root = context.find_root()
+    if isinstance(root.obj, dict):
+        root.obj["debug"] = value
+    return value
+
+
+ModelFile = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="A terselm model file.", show_default=False)
+]
+Data = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        metavar="DIR|FILE|NAME",
+        help="Text: a folder with train/valid/test files, one text file (split 80/10/10), "
+        "or a name: ptb, tinyshakespeare, python-docs.",
+        show_default=False,
+    ),
+]
+OptionalData = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="DIR|FILE|NAME",
+        help="Text, as for train. Needed for perplexities and for recover steps.",
+        show_default=False,
+    ),
+]
+Out = Annotated[
+    Path, typer.Option("--out", metavar="FILE", help="Where to write.", show_default=False)
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.", min=0)]
+Json = Annotated[
+    bool, typer.Option("--json", help="One JSON object on stdout, everything else on stderr.")
+]
+Debug = Annotated[
+    bool,
+    typer.Option(
+        "--debug", help="Show a traceback on errors.", callback=_note_debug, is_eager=True
+    ),
+]

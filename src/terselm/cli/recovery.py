@@ -1,0 +1,67 @@
+"""The training that `recover` steps ask for, made from a corpus."""
+
+from __future__ import annotations
+
+from terselm.cli.loading import split_of
+from terselm.cli.output import Output
+from terselm.compress.base import Recovery, RecoverySettings
+from terselm.evaluate.perplexity import perplexity
+from terselm.models.language_model import LanguageModel
+from terselm.train.config import make_training_config
+from terselm.train.loop import fit
+from terselm.train.progress import ProgressObserver
+
+
+def recovery(data: str, seed: int, output: Output) -> Recovery:
+    """Return the callable that trains a compressed model on the text `data`.
+
+    The best model by validation perplexity is kept; the state it starts from counts too, so
+    that recovery never makes a model worse on validation text.
+    """
+
+    def recover(
+        model: LanguageModel, settings: RecoverySettings, teacher: LanguageModel | None
+    ) -> LanguageModel:
+        train = split_of(data, "train", model.vocabulary)
+        valid = split_of(data, "valid", model.vocabulary)
+
+        def validate(candidate: LanguageModel) -> float:
+            return perplexity(candidate, valid.ids)
+
+        config = make_training_config(
+            {
+                "optimizer": settings.optimizer,
+                "learning_rate": settings.learning_rate,
+                "schedule": "cosine",
+                "epochs": settings.epochs,
+                "time_limit": settings.time_limit,
+                "batch": settings.batch,
+                "window": settings.window,
+                "dropout": settings.dropout,
+                "seed": seed,
+                "distillation_weight": settings.distillation,
+                "distillation_temperature": settings.temperature,
+            }
+        )
+        before = validate(model)
+        start = model.clone()
+        result = fit(
+            model,
+            train.ids,
+            config,
+            validate=validate,
+            teacher=teacher,
+            observer=ProgressObserver("recover"),
+            device=model.device.type,
+        )
+        if result.stopped == "interrupted":
+            raise KeyboardInterrupt
+        if result.valid_perplexity is not None and result.valid_perplexity > before:
+            output.remark(
+                f"recover made validation perplexity worse ({before:.2f} to "
+                f"{result.valid_perplexity:.2f}); the model from before is kept"
+            )
+            return start
+        return result.model
+
+    return recover

@@ -1,0 +1,286 @@
+"""`terselm train`: from text to a trained model file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from terselm.cli.options import Data, Debug, Device, Json, Out, Seed
+from terselm.cli.output import Output
+
+if TYPE_CHECKING:
+    from terselm.models.config import ModelConfig
+    from terselm.models.language_model import LanguageModel
+    from terselm.text.vocabulary import Vocabulary
+
+MODEL, TEXT, OPTIMIZATION = "Model", "Text", "Optimization"
+REGULARIZATION, RUN = "Regularization", "Run"
+
+
+def _option(flag: str, help_text: str, panel: str, **more: Any) -> Any:
+    return typer.Option(flag, help=help_text, rich_help_panel=panel, show_default=False, **more)
+
+
+Config = Annotated[
+    Path | None,
+    _option("--config", "YAML file with any of these settings; flags win over it.", RUN),
+]
+Cell = Annotated[str | None, _option("--cell", "lstm, gru, rnn_tanh or rnn_relu. [lstm]", MODEL)]
+Layers = Annotated[int | None, _option("--layers", "Recurrent layers. [2]", MODEL, min=1)]
+HiddenSize = Annotated[int | None, _option("--hidden", "Units of a layer. [200]", MODEL, min=1)]
+Embedding = Annotated[
+    int | None, _option("--embedding", "Size of the word vectors. [as --hidden]", MODEL, min=1)
+]
+Projection = Annotated[
+    int | None, _option("--projection", "Recurrent projection of an LSTM.", MODEL, min=1)
+]
+Tied = Annotated[
+    bool | None, _option("--tied/--untied", "Output layer uses the embedding. [untied]", MODEL)
+]
+Tokens = Annotated[
+    str | None, _option("--tokens", "words, characters or bpe. [words]", TEXT)
+]
+VocabularySize = Annotated[
+    int | None, _option("--vocabulary-size", "Most tokens of free text or bpe.", TEXT, min=2)
+]
+Lowercase = Annotated[bool | None, _option("--lowercase", "Lower-case the text.", TEXT)]
+Optimizer = Annotated[
+    str | None, _option("--optimizer", "sgd, adam, adamw, adam_then_sgd. [sgd]", OPTIMIZATION)
+]
+LearningRate = Annotated[
+    float | None, _option("--learning-rate", "On the mean loss of a token.", OPTIMIZATION)
+]
+Schedule = Annotated[
+    str | None,
+    _option("--schedule", "constant, exponential, plateau or cosine.", OPTIMIZATION),
+]
+Decay = Annotated[
+    float | None, _option("--decay", "Factor on the rate, as the schedule says.", OPTIMIZATION)
+]
+DecayAfter = Annotated[
+    int | None, _option("--decay-after", "Epochs before decay begins.", OPTIMIZATION)
+]
+WeightDecay = Annotated[
+    float | None, _option("--weight-decay", "Shrinks weights a step.", REGULARIZATION)
+]
+Clip = Annotated[float | None, _option("--clip", "Greatest norm of the gradient.", OPTIMIZATION)]
+Epochs = Annotated[int | None, _option("--epochs", "Passes over the text.", OPTIMIZATION, min=1)]
+Batch = Annotated[
+    int | None, _option("--batch", "Parallel streams of text.", OPTIMIZATION, min=1)
+]
+Window = Annotated[
+    int | None,
+    _option("--window", "Steps of back-propagation through time.", OPTIMIZATION, min=1),
+]
+Dropout = Annotated[
+    float | None, _option("--dropout", "On the output of every layer.", REGULARIZATION)
+]
+InputDropout = Annotated[
+    float | None, _option("--input-dropout", "On the word vectors.", REGULARIZATION)
+]
+EmbeddingDropout = Annotated[
+    float | None, _option("--embedding-dropout", "On whole words.", REGULARIZATION)
+]
+WeightDrop = Annotated[
+    float | None, _option("--weight-drop", "On recurrent weights.", REGULARIZATION)
+]
+Locked = Annotated[
+    bool | None,
+    _option("--locked-dropout/--plain-dropout", "One mask a window.", REGULARIZATION),
+]
+Activation = Annotated[
+    float | None,
+    _option("--activation-regularization", "Weight of squared outputs.", REGULARIZATION),
+]
+TemporalActivation = Annotated[
+    float | None,
+    _option("--temporal-activation-regularization", "Of squared changes.", REGULARIZATION),
+]
+Averaging = Annotated[
+    str | None, _option("--averaging", "none, ema or nt_asgd.", REGULARIZATION)
+]
+EarlyStopping = Annotated[
+    int | None, _option("--early-stopping", "Epochs without improvement.", RUN, min=1)
+]
+TimeLimit = Annotated[float | None, _option("--time-limit", "Seconds.", RUN)]
+Resume = Annotated[bool, _option("--resume", "Go on where a run of this --out stopped.", RUN)]
+OptionalSeed = Annotated[int | None, _option("--seed", "Seed of everything random. [0]", RUN)]
+
+MODEL_SETTINGS = ("cell", "layers", "hidden", "embedding", "projection", "tied")
+TEXT_SETTINGS = ("tokens", "vocabulary_size", "lowercase")
+
+
+def train(
+    data: Data,
+    out: Out,
+    config: Config = None,
+    cell: Cell = None,
+    layers: Layers = None,
+    hidden: HiddenSize = None,
+    embedding: Embedding = None,
+    projection: Projection = None,
+    tied: Tied = None,
+    tokens: Tokens = None,
+    vocabulary_size: VocabularySize = None,
+    lowercase: Lowercase = None,
+    optimizer: Optimizer = None,
+    learning_rate: LearningRate = None,
+    schedule: Schedule = None,
+    decay: Decay = None,
+    decay_after: DecayAfter = None,
+    epochs: Epochs = None,
+    batch: Batch = None,
+    window: Window = None,
+    clip: Clip = None,
+    dropout: Dropout = None,
+    input_dropout: InputDropout = None,
+    embedding_dropout: EmbeddingDropout = None,
+    weight_drop: WeightDrop = None,
+    locked_dropout: Locked = None,
+    activation_regularization: Activation = None,
+    temporal_activation_regularization: TemporalActivation = None,
+    weight_decay: WeightDecay = None,
+    averaging: Averaging = None,
+    early_stopping: EarlyStopping = None,
+    time_limit: TimeLimit = None,
+    seed: OptionalSeed = None,
+    device: Device = "auto",
+    resume: Resume = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train a recurrent language model on text.
+
+    The run's checkpoint and its metrics.jsonl lie in OUT.train; a run that was stopped, in
+    whatever way, goes on with --resume to the very same weights. Ctrl-C saves the best so far.
+
+    [bold]Example[/bold]: terselm train --data ptb --hidden 200 --epochs 11 --out lstm.safetensors
+    """
+    flags = {
+        name: value
+        for name, value in locals().items()
+        if name not in ("data", "out", "config", "device", "resume", "json", "debug")
+        and value is not None
+    }
+    run = _settings(config, flags)
+    _train(data, out, run, device, resume, Output(json))
+
+
+def _settings(config: Path | None, flags: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the settings of model, text and training: defaults, then file, then flags."""
+    import yaml
+
+    from terselm.errors import UsageError
+
+    values: dict[str, Any] = {}
+    if config is not None:
+        try:
+            values = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise UsageError(f"--config {config}: cannot be read: {error}") from None
+        if not isinstance(values, dict):
+            raise UsageError(f"--config {config}: expected settings, one `name: value` a line")
+    values |= flags
+    model = {key: values.pop(key) for key in MODEL_SETTINGS if key in values}
+    text = {key: values.pop(key) for key in TEXT_SETTINGS if key in values}
+    return {"model": model, "text": text, "training": values}
+
+
+def _train(
+    data: str,
+    out: Path,
+    run: dict[str, dict[str, Any]],
+    device: str,
+    resume: bool,
+    output: Output,
+) -> None:
+    import torch
+
+    from terselm.cli.loading import choose_device, prepare_output, split_of
+    from terselm.evaluate.perplexity import perplexity
+    from terselm.models.checkpoint import save
+    from terselm.models.language_model import LanguageModel
+    from terselm.text.build import build_vocabulary
+    from terselm.text.corpus import open_corpus
+    from terselm.train.config import make_training_config
+    from terselm.train.loop import fit
+    from terselm.train.progress import ProgressObserver
+
+    prepare_output(out)
+    choose_device(device)
+    config = model_config(run["model"])
+    training = make_training_config(run["training"])
+    corpus = open_corpus(data)
+    text = run["text"]
+    vocabulary: Vocabulary = build_vocabulary(
+        corpus,
+        text.get("tokens", "words"),
+        size=text.get("vocabulary_size"),
+        lowercase=bool(text.get("lowercase", False)),
+    )
+    train_tokens = split_of(data, "train", vocabulary)
+    valid_tokens = split_of(data, "valid", vocabulary)
+    torch.manual_seed(training.seed)
+    model = LanguageModel(config, vocabulary)
+    output.remark(
+        f"{corpus.name}: {len(train_tokens.ids):,} training tokens, "
+        f"{len(vocabulary):,} in the vocabulary; {model.parameter_count():,} parameters"
+    )
+    result = fit(
+        model,
+        train_tokens.ids,
+        training,
+        validate=lambda candidate: perplexity(candidate, valid_tokens.ids),
+        folder=out.with_name(f"{out.name}.train"),
+        resume=resume,
+        observer=ProgressObserver("train"),
+        device=device,
+    )
+    best = result.model
+    best.provenance = {
+        "data": corpus.name,
+        "training": training.model_dump(mode="json"),
+        "epochs_done": len(result.history),
+        "perplexity": {"valid": result.valid_perplexity},
+    }
+    if not is_main_process():
+        return
+    size = save(best, out)
+    values = {
+        "out": str(out),
+        "bytes": size,
+        "parameters": best.parameter_count(),
+        "valid_perplexity": result.valid_perplexity,
+        "best_epoch": result.best_epoch,
+        "epochs": len(result.history),
+        "stopped": result.stopped,
+        "tokens_per_second": result.tokens_per_second,
+    }
+    output.result(
+        values,
+        f"valid perplexity {result.valid_perplexity:.2f} (epoch {result.best_epoch} of "
+        f"{len(result.history)}), {result.tokens_per_second:,.0f} tokens a second",
+        f"wrote {out}: {size:,} bytes",
+    )
+    if result.stopped == "interrupted":
+        raise KeyboardInterrupt
+
+
+def model_config(values: dict[str, Any]) -> ModelConfig:
+    """Return the model's configuration from `layers`, `hidden`, ... as the flags name them."""
+    from terselm.models.config import make_config
+
+    values = dict(values)
+    hidden = values.pop("hidden", 200)
+    layers = values.pop("layers", 2)
+    values["hidden"] = tuple(hidden) if isinstance(hidden, list) else (hidden,) * layers
+    values.setdefault("embedding", values.get("projection") or values["hidden"][-1])
+    return make_config(values)
+
+
+def is_main_process() -> bool:
+    """Return whether this process is the one that writes files, also under `accelerate`."""
+    return os.environ.get("RANK", "0") == "0"

@@ -1,0 +1,1 @@
+"""Recipes and the methods they are made of."""

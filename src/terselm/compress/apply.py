@@ -1,0 +1,155 @@
+"""Applying a recipe to a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+from terselm.compress.base import Context, Method, ModelMethod, WeightMethod
+from terselm.compress.recipe import Recipe, Step, selected_weights
+from terselm.errors import TerselmError, UsageError
+from terselm.models.checkpoint import lay_out
+from terselm.models.language_model import LanguageModel
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What one step did.
+
+    Attributes
+    ----------
+    number : int
+        Place in the recipe, from 1.
+    description : str
+        The step in one line.
+    weights : tuple of str
+        Names of the weights it changed; empty for steps on the whole model.
+    bytes : int
+        Bytes of the file after the step.
+    """
+
+    number: int
+    description: str
+    weights: tuple[str, ...]
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """The result of a recipe.
+
+    Attributes
+    ----------
+    model : LanguageModel
+        The new model, in evaluation mode.
+    steps : tuple of StepRecord
+        One for each step of the recipe.
+    untouched : tuple of str
+        Weights that no step named, stored as they were.
+    """
+
+    model: LanguageModel
+    steps: tuple[StepRecord, ...]
+    untouched: tuple[str, ...]
+
+
+def compress(
+    model: LanguageModel,
+    recipe: Recipe,
+    context: Context | None = None,
+    on_step: Callable[[StepRecord, LanguageModel], None] | None = None,
+) -> Compressed:
+    """Apply a recipe to a copy of the model.
+
+    Parameters
+    ----------
+    model : LanguageModel
+        Unchanged, also when a step fails.
+    recipe : Recipe
+        The steps, in order.
+    context : Context, optional
+        Training for `recover` steps. Its source is set to `model`.
+    on_step : callable, optional
+        Called after each step with its record and the model as it is then.
+
+    Returns
+    -------
+    Compressed
+        Its model's provenance holds the recipe.
+
+    Raises
+    ------
+    UsageError
+        If a step cannot be applied to this model; the message names step and weight.
+    TerselmError
+        If a weight holds NaN or infinite values; the message names it.
+    """
+    check_finite(model)
+    context = replace(context or Context(), source=model)
+    current = model.clone().eval()
+    records: list[StepRecord] = []
+    touched: set[str] = set()
+    for number, step in enumerate(recipe.steps, start=1):
+        try:
+            current, names = _apply_step(step, current, context)
+        except UsageError as error:
+            raise UsageError(f"step {number} ({step.method.name}): {error}") from None
+        touched |= {_weight_of(name, current) for name in names}
+        record = StepRecord(number, step.describe(), tuple(names), lay_out(current).size)
+        records.append(record)
+        if on_step is not None:
+            on_step(record, current)
+    current.provenance = {**model.provenance, "recipe": recipe.as_list()}
+    untouched = tuple(name for name in current.weights() if name not in touched)
+    return Compressed(current.eval(), tuple(records), untouched)
+
+
+def check_finite(model: LanguageModel) -> None:
+    """Refuse a model with NaN or infinite values.
+
+    Raises
+    ------
+    TerselmError
+        The message names the first weight or bias that has one.
+    """
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise TerselmError(f"{name} holds NaN or infinite values; the model is not usable")
+
+
+def _apply_step(
+    step: Step, model: LanguageModel, context: Context
+) -> tuple[LanguageModel, list[str]]:
+    method: Method = step.method
+    if isinstance(method, ModelMethod):
+        return method.apply(model, context).eval(), []
+    if not isinstance(method, WeightMethod):
+        raise TypeError(f"{type(method).__name__} is neither a WeightMethod nor a ModelMethod")
+    names = selected_weights(step, model)
+    weights = model.weights()
+    with torch.no_grad():
+        for name in names:
+            whole = _weight_of(name, model)
+            op = weights[whole]
+            if whole == name:
+                new = method.apply(op, name)
+            else:
+                new = op.map_leaves(
+                    lambda leaf, leaf_name, wanted=name: (  # type: ignore[misc]
+                        method.apply(leaf, leaf_name) if leaf_name == wanted else leaf
+                    ),
+                    whole,
+                )
+            weights[whole] = new
+            model.replace_weight(whole, new)
+    return model, names
+
+
+def _weight_of(name: str, model: LanguageModel) -> str:
+    """Return the weight that `name` is, or is a factor of."""
+    weights = model.weights()
+    while name not in weights:
+        name = name.rpartition(".")[0]
+    return name

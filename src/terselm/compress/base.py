@@ -1,0 +1,118 @@
+"""What a compression method is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, TypeVar
+
+from pydantic import ConfigDict
+
+from terselm.errors import UsageError
+from terselm.linear.base import LinearOp
+from terselm.models.language_model import LanguageModel
+from terselm.registry import Registry
+
+METHODS: Registry[type[Method]] = Registry("method", "terselm.compress.methods")
+
+OPTIONS = ConfigDict(extra="forbid", allow_inf_nan=False)
+"""How a method checks its options: an unknown one is an error."""
+
+M = TypeVar("M", bound="type[Method]")
+
+
+def register_method(name: str) -> Callable[[M], M]:
+    """Return a decorator that files a method under the name that recipes use."""
+
+    def add(cls: M) -> M:
+        cls.name = name
+        METHODS.register(name)(cls)
+        return cls
+
+    return add
+
+
+@dataclass(frozen=True)
+class RecoverySettings:
+    """How a compressed model is trained further; see `compress.methods.recover.Recover`."""
+
+    epochs: int
+    time_limit: float | None
+    optimizer: str
+    learning_rate: float
+    dropout: float
+    batch: int
+    window: int
+    distillation: float
+    temperature: float
+
+
+class Recovery(Protocol):
+    """Trains a compressed model further, in place of the one given, and returns the result.
+
+    Compression does not know how to train; the caller hands this in (`Context.recover`).
+    """
+
+    def __call__(
+        self, model: LanguageModel, settings: RecoverySettings, teacher: LanguageModel | None
+    ) -> LanguageModel:
+        """Return the trained model; `teacher` is the source model or None."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a method may use beside the model.
+
+    Attributes
+    ----------
+    source : LanguageModel or None
+        The model before the first step, for distillation. Set by `compress`.
+    recover : Recovery or None
+        Training, where the caller has text to train on.
+    """
+
+    source: LanguageModel | None = None
+    recover: Recovery | None = None
+
+
+class Method:
+    """One step of a recipe. Subclasses are frozen dataclasses of their options."""
+
+    name: ClassVar[str]
+
+
+class WeightMethod(Method):
+    """A method that changes how a matrix is stored, one matrix at a time."""
+
+    takes: ClassVar[tuple[str, ...]]
+    """The stored forms of a leaf that it can change."""
+
+    def apply(self, op: LinearOp, name: str) -> LinearOp:
+        """Return `op` with every leaf changed; `op` itself stays as it is.
+
+        Raises
+        ------
+        UsageError
+            If a leaf is stored in a form that the method does not take.
+        """
+        return op.map_leaves(self._checked, name)
+
+    def apply_to_leaf(self, leaf: LinearOp, name: str) -> LinearOp:
+        """Return the new form of one leaf whose stored form is in `takes`."""
+        raise NotImplementedError
+
+    def _checked(self, leaf: LinearOp, name: str) -> LinearOp:
+        if leaf.kind not in self.takes:
+            raise UsageError(
+                f"{self.name} takes {' or '.join(self.takes)} weights, and {name} is "
+                f"{leaf.kind}; put {self.name} before the step that stored it so"
+            )
+        return self.apply_to_leaf(leaf, name)
+
+
+class ModelMethod(Method):
+    """A method that works on the whole model."""
+
+    def apply(self, model: LanguageModel, context: Context) -> LanguageModel:
+        """Return the changed model; it may be `model`, which belongs to the method."""
+        raise NotImplementedError

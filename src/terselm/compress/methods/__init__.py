@@ -1,0 +1,1 @@
+"""Compression methods, one file each; a file here is registered by being here."""

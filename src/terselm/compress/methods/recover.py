@@ -1,0 +1,99 @@
+"""Training what a compression step left, to win back what it cost."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from terselm.compress.base import (
+    OPTIONS,
+    Context,
+    ModelMethod,
+    RecoverySettings,
+    register_method,
+)
+from terselm.errors import UsageError
+from terselm.models.language_model import LanguageModel
+
+Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+@register_method("recover")
+@dataclass(frozen=True, kw_only=True, config=OPTIONS)
+class Recover(ModelMethod):
+    """Train the compressed model further; what earlier steps fixed stays.
+
+    Factors are trained as factors, codes stay the codes they are and their scales are
+    trained. With distillation the model also learns from the source model's distribution.
+
+    Paper: fine-tuning after each step as in arXiv 1902.02380, section 3.1; distillation by
+    Hinton, Vinyals, Dean 2015 (arXiv 1503.02531).
+
+    Recipe::
+
+        - {method: recover, epochs: 1, distill: true}
+
+    Cost: nothing in the file; as long as training. Needs text (`--data`).
+
+    When not: after 8 bits, where there is nothing to win back.
+
+    Parameters
+    ----------
+    epochs : int
+        Passes over the training text.
+    time_limit : float or None
+        Seconds after which training ends with the best so far.
+    optimizer : {"adam", "adamw", "sgd"}
+    learning_rate : float
+    dropout : float
+        On the outputs of all layers.
+    batch : int
+        Parallel streams of text.
+    window : int
+        Steps of back-propagation through time.
+    distill : bool
+        Learn from the source model too.
+    distill_weight : float
+        Share of the distillation loss, in [0, 1].
+    temperature : float
+        Softens both distributions of the distillation.
+    """
+
+    epochs: Count = 1
+    time_limit: Positive | None = None
+    optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
+    learning_rate: Positive = 0.0005
+    dropout: Probability = 0.2
+    batch: Count = 20
+    window: Count = 35
+    distill: bool = False
+    distill_weight: Share = 0.5
+    temperature: Positive = 1.0
+
+    def apply(self, model: LanguageModel, context: Context) -> LanguageModel:
+        """Return the trained model.
+
+        Raises
+        ------
+        UsageError
+            If there is no text to train on.
+        """
+        if context.recover is None:
+            raise UsageError("needs text to train on; give --data")
+        settings = RecoverySettings(
+            epochs=self.epochs,
+            time_limit=self.time_limit,
+            optimizer=self.optimizer,
+            learning_rate=self.learning_rate,
+            dropout=self.dropout,
+            batch=self.batch,
+            window=self.window,
+            distillation=self.distill_weight if self.distill else 0.0,
+            temperature=self.temperature,
+        )
+        return context.recover(model, settings, context.source if self.distill else None)

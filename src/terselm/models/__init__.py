@@ -1,0 +1,1 @@
+"""The language model, its output layer and its file."""

@@ -1,0 +1,154 @@
+"""Every verb, from the outside: what it prints, what it writes, what it promises in JSON."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from terselm.models.checkpoint import load
+from tests.tiny import logits_of
+
+TRAIN = ["--hidden", 16, "--embedding", 16, "--epochs", 1, "--batch", 4, "--window", 8]
+
+
+def test_help_of_every_verb_has_an_example(terselm):
+    top = terselm("--help")
+    assert top.code == 0
+    verbs = ["quickstart", "train", "compress", "evaluate", "inspect", "predict", "verify"]
+    for verb in [*verbs, "import"]:
+        assert verb in top.stdout
+        text = terselm(verb, "--help").stdout
+        assert f"terselm {verb}" in text.replace("\n", " ")
+        assert "Example" in text
+    assert "terselm data get" in terselm("data", "get", "--help").stdout
+
+
+def test_no_arguments_shows_help(terselm):
+    assert "quickstart" in terselm().stdout
+
+
+def test_version(terselm):
+    assert terselm("--version").stdout.startswith("terselm ")
+
+
+def test_train_evaluate_compress_predict(terselm, corpus, tmp_path):
+    model = tmp_path / "lstm.safetensors"
+    trained = terselm("train", "--data", corpus, *TRAIN, "--out", model, "--json")
+    assert trained.code == 0, trained.stderr
+    assert trained.json["out"] == str(model)
+    assert trained.json["bytes"] == model.stat().st_size
+    assert not list(tmp_path.glob(".*tmp*"))
+
+    measured = terselm("evaluate", model, "--data", corpus, "--split", "test", "--json").json
+    assert {"perplexity", "tokens", "split", "ci95", "seconds"} <= set(measured)
+    assert measured["split"] == "test"
+    text = (corpus / "test.txt").read_text()
+    assert measured["tokens"] == sum(len(line.split()) + 1 for line in text.splitlines())
+    assert measured["ci95"][0] < measured["perplexity"] < measured["ci95"][1]
+    nats = math.log(measured["perplexity"]) * measured["tokens"]
+    assert measured["bits_per_character"] == pytest.approx(nats / math.log(2) / len(text))
+
+    small = tmp_path / "small.safetensors"
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "- {method: low_rank, weights: 'cells.*', rank: 0.5}\n"
+        "- {method: recover, epochs: 1, distill: true, batch: 4, window: 8}\n"
+        "- {method: quantize, weights: 'cells.* embedding', bits: 4, group: 16}\n"
+    )
+    compressed = terselm(
+        "compress", model, "--recipe", recipe, "--data", corpus, "--out", small, "--json"
+    )
+    assert compressed.code == 0, compressed.stderr
+    values = compressed.json
+    assert values["bytes_before"] == model.stat().st_size
+    assert values["bytes_after"] == small.stat().st_size < model.stat().st_size
+    assert values["untouched"] == ["output"]
+    assert len(values["steps"]) == 4
+    valid = terselm("evaluate", small, "--data", corpus, "--json").json
+    assert values["steps"][-1]["perplexity"] == pytest.approx(valid["perplexity"], rel=1e-6)
+
+    found = terselm("predict", small, "w01 w02", "-k", 3, "--json").json["predictions"]
+    assert len(found) == 3
+    assert found[0]["probability"] >= found[1]["probability"] >= found[2]["probability"] > 0
+    assert "w" in terselm("predict", small, "w01 w02").stdout
+
+
+def test_inspect_adds_up_to_the_file(terselm, model_file):
+    values = terselm("inspect", model_file, "--json").json
+    assert values["bytes"] == model_file.stat().st_size
+    assert {"parameters", "weights", "cell", "vocabulary_size"} <= set(values)
+    assert {"name", "kind", "shape", "bytes", "macs"} <= set(values["weights"][0])
+    shown = terselm("inspect", model_file).stdout
+    assert "cells.0.weight_ih" in shown
+
+
+def test_verify(terselm, model_file, corpus):
+    assert terselm("verify", model_file, "--json").json["whole"] is True
+    same = terselm(
+        "verify", model_file, "--against", model_file, "--data", corpus, "--json"
+    ).json
+    assert same["top1_agreement"] == 1.0
+    assert same["kl_divergence"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_import(terselm, tmp_path):
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    layer = torch.nn.LSTM(6, 8, 1)
+    state = {f"rnn.{name}": value for name, value in layer.state_dict().items()}
+    state["encoder.weight"] = torch.randn(5, 6)
+    state["decoder.weight"] = torch.randn(5, 8)
+    state["decoder.bias"] = torch.randn(5)
+    source, words = tmp_path / "state.safetensors", tmp_path / "words.txt"
+    save_file(state, source)
+    words.write_text("the\n<unk>\n<eos>\ncat\nsat\n")
+    out = tmp_path / "model.safetensors"
+    result = terselm("import", source, "--vocabulary", words, "--out", out, "--json")
+    assert result.code == 0, result.stderr
+    assert result.json["cell"] == "lstm"
+    model = load(out)
+    assert list(model.vocabulary.words) == ["the", "<unk>", "<eos>", "cat", "sat"]
+    assert logits_of(model).shape == (9, 2, 5)
+
+
+@pytest.mark.parametrize("tokens", ["words", "characters", "bpe"])
+def test_every_kind_of_token_goes_the_whole_way(terselm, tmp_path, tokens):
+    text = tmp_path / "text.txt"
+    text.write_text("The cat sat; the dog, too.\nA cat saw the naïve dog.\n" * 120)
+    model, small = tmp_path / "m.safetensors", tmp_path / "s.safetensors"
+    arguments = ["train", "--data", text, "--tokens", tokens, *TRAIN, "--out", model]
+    if tokens == "bpe":
+        arguments += ["--vocabulary-size", 300]
+    trained = terselm(*arguments)
+    assert trained.code == 0, trained.stderr
+    assert terselm("compress", model, "--recipe", "balanced", "--out", small).code == 0
+    found = terselm("predict", small, "The cat", "--json")
+    assert len(found.json["predictions"]) == 5
+    assert terselm("evaluate", small, "--data", text, "--json").json["perplexity"] > 1
+
+
+def test_json_is_all_that_is_on_stdout(terselm, model_file, corpus, tmp_path):
+    small = tmp_path / "small.safetensors"
+    result = terselm(
+        "compress", model_file, "--recipe", "balanced", "--data", corpus, "--out", small, "--json"
+    )
+    assert result.stdout.count("\n") == 1
+    assert result.json["out"] == str(small)
+
+
+def test_training_resumes_from_the_command_line(terselm, corpus, tmp_path):
+    model = tmp_path / "lstm.safetensors"
+    first = terselm("train", "--data", corpus, *TRAIN, "--out", model)
+    assert first.code == 0
+    again = terselm("train", "--data", corpus, *TRAIN, "--out", model)
+    assert again.code == 2
+    assert "--resume" in again.stderr
+    longer = [*TRAIN[:5], 2, *TRAIN[6:]]
+    more = terselm("train", "--data", corpus, *longer, "--out", model, "--resume", "--json")
+    assert more.code == 0, more.stderr
+    whole = tmp_path / "whole.safetensors"
+    assert terselm("train", "--data", corpus, *longer, "--out", whole).code == 0
+    assert torch.equal(logits_of(load(model)), logits_of(load(whole)))

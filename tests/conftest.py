@@ -1,0 +1,90 @@
+"""What every test may ask for: corpora, trained checkpoints, a private cache, fixed seeds."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+MISSING = "NEEDS DATA:"
+
+
+def pytest_configure() -> None:
+    # One process a core already; torch and BLAS read these when they are first imported.
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+            os.environ.setdefault(name, "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache of this run alone; under xdist, of this worker."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TERSELM_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+
+
+def find_folder(variable: str, usual: Path) -> Path:
+    """The folder that `variable` names (it must exist) or the usual one (else skip)."""
+    named = os.environ.get(variable)
+    if named:
+        if not Path(named).is_dir():
+            pytest.fail(f"{variable}={named} is not a folder", pytrace=False)
+        return Path(named)
+    if not usual.is_dir():
+        pytest.skip(f"{MISSING} set {variable} to a folder like {usual.parent.name}/{usual.name}")
+    return usual
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of corpora: TERSELM_DATA, else shared/data beside the checkout."""
+    return find_folder("TERSELM_DATA", REPOSITORY.parent / "shared" / "data").resolve()
+
+
+@pytest.fixture(scope="session")
+def ptb_folder(data_root: Path) -> Path:
+    """The Penn Treebank: ptb.train.txt, ptb.valid.txt, ptb.test.txt."""
+    folder = data_root / "ptb"
+    if not (folder / "ptb.train.txt").is_file():
+        pytest.skip(f"{MISSING} no ptb/ptb.train.txt in TERSELM_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_checkpoints(request: pytest.FixtureRequest) -> Path:
+    """The folder of trained checkpoints: TERSELM_CHECKPOINTS, else beside the corpora."""
+    if os.environ.get("TERSELM_CHECKPOINTS"):
+        return find_folder("TERSELM_CHECKPOINTS", REPOSITORY)
+    usual = request.getfixturevalue("data_root").parent / "checkpoints"
+    return find_folder("TERSELM_CHECKPOINTS", usual)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = terminalreporter.stats.get("skipped", [])
+    missing = sum(
+        isinstance(report.longrepr, tuple) and MISSING in report.longrepr[2] for report in reports
+    )
+    if missing:
+        terminalreporter.write_sep(
+            "!",
+            f"{missing} test(s) did NOT run: no corpora or checkpoints "
+            "(set TERSELM_DATA, TERSELM_CHECKPOINTS)",
+            yellow=True,
+            bold=True,
+        )

@@ -1,0 +1,223 @@
+"""The file: what is in it, who can open it, and what is refused."""
+
+from __future__ import annotations
+
+import errno
+import json
+import pickle
+
+import pytest
+import safetensors
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from terselm.errors import TerselmError
+from terselm.models.checkpoint import ALIGNMENT, lay_out, load, save
+from tests.tiny import CELL_VARIANTS, logits_of, make_model
+
+
+@pytest.fixture
+def saved(tmp_path):
+    path = tmp_path / "model.safetensors"
+    model = make_model("lstm", tied=True)
+    model.provenance = {"data": "corpus «π»", "perplexity": {"valid": 12.5}}
+    save(model, path)
+    return model, path
+
+
+@pytest.mark.parametrize("cell", CELL_VARIANTS)
+def test_every_cell_comes_back_with_equal_logits(cell, tmp_path):
+    for tied in (False, True):
+        model = make_model(cell, tied=tied)
+        path = tmp_path / "model.safetensors"
+        size = save(model, path)
+        again = load(path)
+        assert size == path.stat().st_size == lay_out(model).size
+        assert torch.equal(logits_of(again), logits_of(model))
+        assert again.config == model.config
+        assert again.ties() == model.ties()
+        assert list(again.vocabulary.words) == list(model.vocabulary.words)
+
+
+def test_any_reader_of_the_format_opens_it(saved):
+    model, path = saved
+    with safetensors.safe_open(path, "pt") as file:
+        document = json.loads(file.metadata()["terselm"])
+        weight = file.get_tensor("cells.0.weight_hh.weight")
+    assert document["format"] == 1
+    assert document["provenance"] == model.provenance
+    assert torch.equal(weight, model.cells[0].weight_hh.dense())
+
+
+def test_every_tensor_starts_at_a_multiple_of_64(saved):
+    _, path = saved
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    assert (8 + length) % ALIGNMENT == 0
+    stored = {name: entry for name, entry in header.items() if not name.startswith(("__", "pad."))}
+    starts = [entry["data_offsets"][0] for entry in stored.values()]
+    assert len(starts) > 5
+    assert all(start % ALIGNMENT == 0 for start in starts)
+
+
+def test_a_tied_weight_is_stored_once(tmp_path):
+    sizes = {}
+    for tied in (False, True):
+        model = make_model("gru", tied=tied, hidden=20)
+        sizes[tied] = sum(t.numel() for n, t in lay_out(model).tensors.items() if "weight" in n)
+    embedding_and_output = (10 + 20) * 37
+    untied_extra = 3 * 20 * 10  # the first layer reads 10 in place of 20
+    assert sizes[False] - sizes[True] == embedding_and_output - 20 * 37 - untied_extra
+
+
+def test_provenance_survives(saved):
+    model, path = saved
+    assert load(path).provenance == model.provenance
+
+
+def test_saving_twice_gives_the_same_bytes(saved, tmp_path):
+    _, path = saved
+    again = tmp_path / "again.safetensors"
+    save(load(path), again)
+    assert again.read_bytes() == path.read_bytes()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_any_altered_byte_is_noticed(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("file") / "model.safetensors"
+    save(make_model("rnn_tanh", layers=1, hidden=8), path)
+    content = bytearray(path.read_bytes())
+    place = data.draw(st.integers(0, len(content) - 1))
+    content[place] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(content)
+    with pytest.raises(TerselmError) as caught:
+        load(path)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 8, 100, 0.5, 0.999])
+def test_a_truncated_file_is_refused(saved, keep):
+    _, path = saved
+    content = path.read_bytes()
+    path.write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
+    with pytest.raises(TerselmError, match=r"damaged|altered|not a safetensors"):
+        load(path)
+
+
+def test_a_header_of_2_to_the_63_is_refused(saved):
+    _, path = saved
+    path.write_bytes((2**63).to_bytes(8, "little") + path.read_bytes()[8:])
+    with pytest.raises(TerselmError, match="header is cut off"):
+        load(path)
+
+
+def test_a_pickle_under_this_name_is_never_run(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    path = tmp_path / "model.safetensors"
+    for write in (lambda: path.write_bytes(pickle.dumps(Bomb())), lambda: torch.save({}, path)):
+        write()
+        with pytest.raises(TerselmError, match="is a pickle"):
+            load(path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_foreign_safetensors_file_says_how_to_import(tmp_path):
+    from safetensors.torch import save_file
+
+    path = tmp_path / "other.safetensors"
+    save_file({"encoder.weight": torch.zeros(3, 2)}, path)
+    with pytest.raises(TerselmError, match="terselm import"):
+        load(path)
+
+
+def test_a_missing_file_and_a_folder(tmp_path):
+    with pytest.raises(TerselmError, match="No such file"):
+        load(tmp_path / "none.safetensors")
+    with pytest.raises(TerselmError, match="cannot read"):
+        load(tmp_path)
+
+
+def rewrite(path, change):
+    """Change the document of a file and give it a fitting checksum, as an attacker would."""
+    import hashlib
+
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    document = json.loads(header["__metadata__"]["terselm"])
+    change(document)
+    header["__metadata__"] = {"terselm.sha256": "0" * 64, "terselm": json.dumps(document)}
+    text = json.dumps(header).encode()
+    whole = len(text).to_bytes(8, "little") + text + data[8 + length :]
+    digest = hashlib.sha256(whole).hexdigest().encode()
+    path.write_bytes(whole.replace(b"0" * 64, digest, 1))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.update(format=2), "format is 2"),
+        (lambda d: d.pop("config"), "config"),
+        (lambda d: d["config"].update(cell="transformer"), "unknown cell"),
+        (lambda d: d["config"].update(hidden=[2**40, 20]), "hidden"),
+        (lambda d: d["config"].update(hidden=[21, 20]), "cells.0.weight_ih"),
+        (lambda d: d["config"].update(surprise=1), "surprise"),
+        (lambda d: d["weights"].pop("cells.0.weight_ih"), "cells.0.weight_ih"),
+        (lambda d: d["weights"].update(more={"kind": "dense"}), "more"),
+        (lambda d: d["weights"]["embedding"].update(kind="evil"), "embedding.*'evil'"),
+        (lambda d: d["weights"]["embedding"].update(shape=[37, 21]), "embedding"),
+        (lambda d: d.update(weights=[]), "weights"),
+        (lambda d: d.update(ties={"output": "cells.0.weight_hh"}), "ties"),
+        (lambda d: d.update(ties={}), "ties"),
+        (lambda d: d.update(vocabulary=None), "vocabulary"),
+    ],
+)
+def test_a_lying_description_is_named(saved, change, message):
+    _, path = saved
+    rewrite(path, change)
+    with pytest.raises(TerselmError, match=message) as caught:
+        load(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_rewriting_without_a_change_is_accepted(saved):
+    model, path = saved
+    rewrite(path, lambda document: None)
+    assert torch.equal(logits_of(load(path)), logits_of(model))
+
+
+def test_a_full_disk_leaves_the_old_file(saved, monkeypatch):
+    model, path = saved
+    before = path.read_bytes()
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(TerselmError, match="No space left on device"):
+        save(model, path)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+def test_a_folder_that_does_not_exist(saved, tmp_path):
+    model, _ = saved
+    with pytest.raises(TerselmError, match="cannot write"):
+        save(model, tmp_path / "none" / "model.safetensors")
+
+
+def test_nan_is_not_written(saved):
+    model, path = saved
+    before = path.read_bytes()
+    with torch.no_grad():
+        model.cells[1].weight_hh.weight[2, 3] = float("nan")
+    with pytest.raises(TerselmError, match="cells.1.weight_hh.weight holds NaN"):
+        save(model, path)
+    assert path.read_bytes() == before
