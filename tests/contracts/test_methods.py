@@ -23,7 +23,7 @@ CASES: dict[str, list[dict[str, Any]]] = {
         {"bits": 4, "group": "row"},
         {"bits": 4, "group": 8, "range": "absolute_maximum"},
     ],
-    "recover": [{"epochs": 1}, {"epochs": 1, "distill": True}],
+    "recover": [{"epochs": 1}, {"epochs": 1, "distill": True}, {"train_codes": True}],
 }
 """Options of every method. A new method adds itself here."""
 
@@ -37,6 +37,11 @@ COMPOSED = [
         {"method": "quantize", "bits": 8, "weights": "output.left embedding.left"},
         {"method": "recover"},
         {"method": "quantize", "bits": 4, "weights": "cells.*"},
+    ],
+    [
+        {"method": "low_rank", "rank": 0.6, "weights": "output"},
+        {"method": "quantize", "bits": 4, "weights": "output cells.*"},
+        {"method": "recover", "train_codes": True},
     ],
 ]
 

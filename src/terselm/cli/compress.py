@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from terselm.compress.apply import StepRecord
     from terselm.models.language_model import LanguageModel
 
+CALIBRATION_TOKENS = 20_000
+"""From the start of the training text, for methods that look at inputs."""
+
 RecipeOption = Annotated[
     str, typer.Option("--recipe", metavar="FILE|PRESET", help="Recipe file or preset.")
 ]
@@ -68,10 +71,14 @@ def compress(
         reached = "" if row["perplexity"] is None else f", perplexity {row['perplexity']:.2f}"
         output.remark(f"{record.number}. {record.description}: {record.bytes:,} bytes{reached}")
 
-    context = Context(recover=None if data is None else recovery(data, seed, output))
+    context = Context()
+    if data is not None:
+        calibration = split_of(data, "train", source.vocabulary).ids[:CALIBRATION_TOKENS]
+        context = Context(recover=recovery(data, seed, output), calibration=calibration)
     result = apply_recipe(source, steps, context, note)
     result.model.provenance["perplexity"] = {split: rows[-1]["perplexity"]}
     after = save(result.model, out)
+    rows[-1]["bytes"] = after
     values = {
         "model": str(model),
         "out": str(out),

@@ -9,6 +9,7 @@ import torch
 
 from terselm.compress.base import Context, Method, ModelMethod, WeightMethod
 from terselm.compress.recipe import Recipe, Step, selected_weights
+from terselm.compress.statistics import collect
 from terselm.errors import TerselmError, UsageError
 from terselm.models.checkpoint import lay_out
 from terselm.models.language_model import LanguageModel
@@ -129,16 +130,20 @@ def _apply_step(
         raise TypeError(f"{type(method).__name__} is neither a WeightMethod nor a ModelMethod")
     names = selected_weights(step, model)
     weights = model.weights()
+    if method.uses_statistics:
+        if context.calibration is None:
+            raise UsageError("needs calibration text; give --data")
+        context = replace(context, statistics=collect(model, context.calibration))
     with torch.no_grad():
         for name in names:
             whole = _weight_of(name, model)
             op = weights[whole]
             if whole == name:
-                new = method.apply(op, name)
+                new = method.apply(op, name, context)
             else:
                 new = op.map_leaves(
                     lambda leaf, leaf_name, wanted=name: (  # type: ignore[misc]
-                        method.apply(leaf, leaf_name) if leaf_name == wanted else leaf
+                        method.apply(leaf, leaf_name, context) if leaf_name == wanted else leaf
                     ),
                     whole,
                 )

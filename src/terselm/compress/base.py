@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import ConfigDict
 
+from terselm.compress.statistics import Statistics
 from terselm.errors import UsageError
 from terselm.linear.base import LinearOp
 from terselm.models.language_model import LanguageModel
@@ -69,10 +72,17 @@ class Context:
         The model before the first step, for distillation. Set by `compress`.
     recover : Recovery or None
         Training, where the caller has text to train on.
+    calibration : ndarray or None
+        Token ids [n] of calibration text, for methods that look at inputs.
+    statistics : Statistics or None
+        What the inputs of every weight look like on the calibration text, measured on the
+        model as the step finds it. Set by `compress` where the method `uses_statistics`.
     """
 
     source: LanguageModel | None = None
     recover: Recovery | None = None
+    calibration: npt.NDArray[np.integer[Any]] | None = None
+    statistics: Statistics | None = None
 
 
 class Method:
@@ -87,7 +97,10 @@ class WeightMethod(Method):
     takes: ClassVar[tuple[str, ...]]
     """The stored forms of a leaf that it can change."""
 
-    def apply(self, op: LinearOp, name: str) -> LinearOp:
+    uses_statistics: ClassVar[bool] = False
+    """Whether it needs `Context.statistics`, and so calibration text."""
+
+    def apply(self, op: LinearOp, name: str, context: Context) -> LinearOp:
         """Return `op` with every leaf changed; `op` itself stays as it is.
 
         Raises
@@ -95,19 +108,19 @@ class WeightMethod(Method):
         UsageError
             If a leaf is stored in a form that the method does not take.
         """
-        return op.map_leaves(self._checked, name)
+        return op.map_leaves(lambda leaf, leaf_name: self._checked(leaf, leaf_name, context), name)
 
-    def apply_to_leaf(self, leaf: LinearOp, name: str) -> LinearOp:
+    def apply_to_leaf(self, leaf: LinearOp, name: str, context: Context) -> LinearOp:
         """Return the new form of one leaf whose stored form is in `takes`."""
         raise NotImplementedError
 
-    def _checked(self, leaf: LinearOp, name: str) -> LinearOp:
+    def _checked(self, leaf: LinearOp, name: str, context: Context) -> LinearOp:
         if leaf.kind not in self.takes:
             raise UsageError(
                 f"{self.name} takes {' or '.join(self.takes)} weights, and {name} is "
                 f"{leaf.kind}; put {self.name} before the step that stored it so"
             )
-        return self.apply_to_leaf(leaf, name)
+        return self.apply_to_leaf(leaf, name, context)
 
 
 class ModelMethod(Method):

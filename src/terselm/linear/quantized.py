@@ -12,12 +12,12 @@ from terselm.errors import TerselmError
 from terselm.linear.base import (
     FORMS,
     Cost,
-    LinearOp,
     read_finite,
     read_shape,
     read_tensor,
     tensor_bytes,
 )
+from terselm.linear.coded import CodedOp
 from terselm.linear.packing import (
     ROW_MULTIPLE,
     pack_codes,
@@ -38,7 +38,7 @@ def code_range(bits: int) -> tuple[int, int]:
 
 
 @FORMS.register("quantized")
-class Quantized(LinearOp):
+class Quantized(CodedOp):
     """W[i, j] = codes[i, j] · scales[i, group of j]: symmetric uniform quantization.
 
     Parameters
@@ -93,6 +93,22 @@ class Quantized(LinearOp):
         flat = ids.reshape(-1)
         rows = self._scaled(self.codes[flat], self._half_scales()[flat])
         return rows.reshape(*ids.shape, self.in_features)
+
+    def reround(self, weight: Tensor) -> Quantized:
+        """Return the nearest codes for the scales at hand, and the best scales for those codes."""
+        low, high = code_range(self.bits)
+        size = self.in_features if self.group is None else self.group
+        values = weight.new_zeros(self.out_features, self.groups * size)
+        values[:, : self.in_features] = weight
+        values = values.view(self.out_features, self.groups, size)
+        scales = self._half_scales().detach().unsqueeze(-1)  # [out, groups, 1]
+        inverse = torch.where(scales != 0, 1 / scales, torch.zeros_like(scales))
+        codes = (values * inverse).round_().clamp_(low, high)
+        norm = codes.square().sum(-1)
+        fitted = (codes * values).sum(-1) / norm.clamp(min=1)  # [out, groups]
+        scales = torch.where(norm > 0, fitted, scales.squeeze(-1)).half().float()
+        codes = codes.reshape(self.out_features, -1)[:, : self.in_features]
+        return Quantized(codes, scales, self.bits, self.group)
 
     def options(self) -> dict[str, Any]:
         """Return bits and group."""

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from terselm.compress.base import OPTIONS, WeightMethod, register_method
+from terselm.compress.base import OPTIONS, Context, WeightMethod, register_method
 from terselm.compress.factorization import rank_for_fraction, truncated_svd
 from terselm.errors import UsageError
 from terselm.linear.base import LinearOp
@@ -47,7 +47,7 @@ class LowRank(WeightMethod):
 
     rank: Rank | Fraction
 
-    def apply_to_leaf(self, leaf: LinearOp, name: str) -> LinearOp:
+    def apply_to_leaf(self, leaf: LinearOp, name: str, context: Context) -> LinearOp:
         """Return the low-rank form of one dense matrix.
 
         Raises

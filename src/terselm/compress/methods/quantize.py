@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from terselm.compress.base import OPTIONS, WeightMethod, register_method
+from terselm.compress.base import OPTIONS, Context, WeightMethod, register_method
 from terselm.compress.rounding import quantize_uniform
 from terselm.errors import TerselmError
 from terselm.linear.base import LinearOp
@@ -53,7 +53,7 @@ class Quantize(WeightMethod):
     group: Group | Literal["row"] | None = None
     range: Literal["least_squares", "absolute_maximum"] = "least_squares"
 
-    def apply_to_leaf(self, leaf: LinearOp, name: str) -> LinearOp:
+    def apply_to_leaf(self, leaf: LinearOp, name: str, context: Context) -> LinearOp:
         """Return the quantized form of one dense matrix."""
         group = self._group()
         codes, scales = quantize_uniform(leaf.dense(), self.bits, group, self.range)

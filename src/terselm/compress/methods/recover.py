@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -15,6 +16,8 @@ from terselm.compress.base import (
     register_method,
 )
 from terselm.errors import UsageError
+from terselm.linear.base import LinearOp
+from terselm.linear.coded import with_latents, without_latents
 from terselm.models.language_model import LanguageModel
 
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -62,6 +65,9 @@ class Recover(ModelMethod):
         Share of the distillation loss, in [0, 1].
     temperature : float
         Softens both distributions of the distillation.
+    train_codes : bool
+        Quantization-aware training: codes are trained too, through float weights that are
+        rounded in every step (straight-through). Without it codes stay, scales are trained.
     """
 
     epochs: Count = 1
@@ -74,6 +80,7 @@ class Recover(ModelMethod):
     distill: bool = False
     distill_weight: Share = 0.5
     temperature: Positive = 1.0
+    train_codes: bool = False
 
     def apply(self, model: LanguageModel, context: Context) -> LanguageModel:
         """Return the trained model.
@@ -96,4 +103,16 @@ class Recover(ModelMethod):
             distillation=self.distill_weight if self.distill else 0.0,
             temperature=self.temperature,
         )
-        return context.recover(model, settings, context.source if self.distill else None)
+        teacher = context.source if self.distill else None
+        if not self.train_codes:
+            return context.recover(model, settings, teacher)
+        _replace_all(model, with_latents)
+        model = context.recover(model, settings, teacher)
+        model.settle()
+        _replace_all(model, without_latents)
+        return model
+
+
+def _replace_all(model: LanguageModel, change: Callable[[LinearOp, str], LinearOp]) -> None:
+    for name, op in model.weights().items():
+        model.replace_weight(name, change(op, name))

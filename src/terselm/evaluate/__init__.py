@@ -1,0 +1,1 @@
+"""Perplexity, cost, agreement with a reference, prediction."""

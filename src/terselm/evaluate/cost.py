@@ -1,0 +1,284 @@
+"""Where the bytes of a model's file are, and what one step computes and reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from terselm.linear.base import Cost, LinearOp, tensor_bytes
+from terselm.linear.low_rank import LowRank
+from terselm.linear.packing import ROW_MULTIPLE, round_up
+from terselm.linear.quantized import Quantized
+from terselm.models.checkpoint import FILLER, lay_out
+from terselm.models.language_model import LanguageModel
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the file.
+
+    Attributes
+    ----------
+    name : str
+        As `LanguageModel.weights()` or `biases()` has it, or "vocabulary", "header", "fillers".
+    kind : str
+        How it is stored, in words: "low_rank(left: quantized 8-bit, right: dense)".
+    shape : tuple of int
+        Empty for what is no matrix or vector.
+    bytes : int
+        Bytes in the file.
+    parameters : int
+        Numbers that the model has in it.
+    macs : int
+        Multiply-accumulate operations of one step (one token, batch 1).
+    bytes_read : int
+        Bytes of it that one step reads.
+    share : float
+        Bytes as a fraction of the file.
+    leaves : tuple of Part
+        The factors of a form that is made of others, innermost ones only; included in this part.
+    tied : tuple of str
+        Other names under which the same matrix is used.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    bytes: int
+    parameters: int
+    macs: int
+    bytes_read: int
+    share: float
+    leaves: tuple[Part, ...] = ()
+    tied: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the part as JSON values; `leaves` and `tied` where there are any."""
+        values: dict[str, Any] = {
+            "name": self.name,
+            "kind": self.kind,
+            "shape": list(self.shape),
+            "bytes": self.bytes,
+            "parameters": self.parameters,
+            "macs": self.macs,
+            "bytes_read": self.bytes_read,
+            "share": self.share,
+        }
+        if self.leaves:
+            values["leaves"] = [leaf.as_dict() for leaf in self.leaves]
+        if self.tied:
+            values["tied"] = list(self.tied)
+        return values
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A model's file in parts, whose bytes add up to it.
+
+    Attributes
+    ----------
+    bytes : int
+        Bytes of the file.
+    weights : tuple of Part
+        The matrices in the order of the computation, a tied one once.
+    others : tuple of Part
+        Biases, the vocabulary, the header, fillers.
+    cell : str
+        Kind of the recurrent cells.
+    hidden : tuple of int
+        Hidden units of each layer.
+    embedding : int
+        Size of the word vectors.
+    projection : int or None
+        Size of the recurrent projection.
+    tied : bool
+        Whether the output layer uses the embedding.
+    vocabulary_size : int
+    vocabulary_kind : str
+        "words", "characters" or "bpe".
+    provenance : dict
+        What the file says about where it comes from.
+    """
+
+    bytes: int
+    weights: tuple[Part, ...]
+    others: tuple[Part, ...]
+    cell: str
+    hidden: tuple[int, ...]
+    embedding: int
+    projection: int | None
+    tied: bool
+    vocabulary_size: int
+    vocabulary_kind: str
+    provenance: dict[str, Any]
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Every part of the file, in its order."""
+        return self.weights + self.others
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that the model has: weights, a tied one once, and biases."""
+        return sum(part.parameters for part in self.parts)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulate operations of one step."""
+        return sum(part.macs for part in self.parts)
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes of weights and biases that one step reads."""
+        return sum(part.bytes_read for part in self.parts)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the inspection as JSON values."""
+        return {
+            "bytes": self.bytes,
+            "parameters": self.parameters,
+            "macs": self.macs,
+            "bytes_read": self.bytes_read,
+            "cell": self.cell,
+            "layers": len(self.hidden),
+            "hidden": list(self.hidden),
+            "embedding": self.embedding,
+            "projection": self.projection,
+            "tied": self.tied,
+            "vocabulary_size": self.vocabulary_size,
+            "vocabulary_kind": self.vocabulary_kind,
+            "weights": [part.as_dict() for part in self.weights],
+            "others": [part.as_dict() for part in self.others],
+            "provenance": self.provenance,
+        }
+
+
+def inspect(model: LanguageModel) -> Inspection:
+    """Take a model's file apart.
+
+    Parameters
+    ----------
+    model : LanguageModel
+        Not written anywhere; the bytes are those that `models.checkpoint.save` would write.
+
+    Raises
+    ------
+    TerselmError
+        If a tensor holds NaN or infinite values; the message names it.
+    """
+    layout = lay_out(model)
+    config = model.config
+    return Inspection(
+        bytes=layout.size,
+        weights=tuple(_weights(model, layout.size)),
+        others=tuple(_others(model, layout.header, layout.tensors, layout.size)),
+        cell=config.cell,
+        hidden=config.hidden,
+        embedding=config.embedding,
+        projection=config.projection,
+        tied=bool(model.ties()),
+        vocabulary_size=len(model.vocabulary),
+        vocabulary_kind=model.vocabulary.kind,
+        provenance=model.provenance,
+    )
+
+
+def describe(op: LinearOp) -> str:
+    """Return how a matrix is stored, in words: "quantized 4-bit, groups of 32"."""
+    children = op.children_by_name()
+    if children:
+        inner = ", ".join(f"{name}: {describe(child)}" for name, child in children.items())
+        return f"{op.kind}({inner})"
+    options = op.options()
+    words = [op.kind]
+    if options.get("type", "float32") != "float32":
+        words.append(options["type"])
+    if "bits" in options:
+        words.append(f"{options['bits']}-bit")
+    group = options.get("group")
+    return " ".join(words) + (f", groups of {group}" if group else "")
+
+
+def look_up_cost(op: LinearOp) -> Cost:
+    """Return the cost of taking one row of a matrix, as an embedding does each step.
+
+    A leaf multiplies nothing and reads one row. A low-rank form takes a row of its left factor
+    and multiplies it with all of the right one. `bytes` is what is stored, as ever.
+    """
+    if isinstance(op, LowRank):
+        return look_up_cost(op.left) + op.right.cost()
+    stored = op.cost()
+    rows = op.out_features
+    if isinstance(op, Quantized):
+        # Its rows are padded to a multiple of 16.
+        rows = round_up(rows, ROW_MULTIPLE)
+    return Cost(bytes=stored.bytes, macs=0, bytes_read=-(-stored.bytes_read // rows))
+
+
+def _weights(model: LanguageModel, file_size: int) -> list[Part]:
+    ties = model.ties()
+    parts = []
+    for name, op in model.weights().items():
+        aliases = tuple(alias for alias, target in ties.items() if target == name)
+        # A tied embedding is read whole for the output layer, the row that is looked up included.
+        looked_up = name == "embedding" and not aliases
+        parts.append(_part(name, op, file_size, looked_up, aliases))
+    return parts
+
+
+def _part(
+    name: str, op: LinearOp, file_size: int, looked_up: bool, tied: tuple[str, ...] = ()
+) -> Part:
+    cost = look_up_cost(op) if looked_up else op.cost()
+    return Part(
+        name=name,
+        kind=describe(op),
+        shape=op.shape,
+        bytes=cost.bytes,
+        parameters=op.parameter_count(),
+        macs=cost.macs,
+        bytes_read=cost.bytes_read,
+        share=cost.bytes / file_size,
+        leaves=tuple(_leaves(name, op, file_size, looked_up)),
+        tied=tied,
+    )
+
+
+def _leaves(name: str, op: LinearOp, file_size: int, looked_up: bool) -> list[Part]:
+    """Return the parts of the innermost forms; none where `op` is a leaf itself."""
+    parts: list[Part] = []
+    for key, child in op.children_by_name().items():
+        child_name = f"{name}.{key}"
+        child_looked_up = looked_up and key == "left"
+        if child.children_by_name():
+            parts += _leaves(child_name, child, file_size, child_looked_up)
+        else:
+            parts.append(_part(child_name, child, file_size, child_looked_up))
+    return parts
+
+
+def _others(
+    model: LanguageModel, header: bytes, tensors: dict[str, Tensor], file_size: int
+) -> list[Part]:
+    parts = []
+    for name, bias in model.biases().items():
+        size = tensor_bytes({name: tensors[name]})
+        shape = tuple(bias.shape)
+        parts.append(
+            Part(name, "float32", shape, size, bias.numel(), 0, size, size / file_size)
+        )
+    words = tensor_bytes(_starting_with("vocabulary.", tensors))
+    fillers = tensor_bytes(_starting_with(FILLER, tensors))
+    for name, kind, size in (
+        ("vocabulary", model.vocabulary.kind, words),
+        ("header", "JSON", len(header)),
+        ("fillers", "zeros", fillers),
+    ):
+        parts.append(Part(name, kind, (), size, 0, 0, 0, size / file_size))
+    return parts
+
+
+def _starting_with(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}

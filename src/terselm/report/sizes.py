@@ -1,0 +1,37 @@
+"""Numbers the way people read them."""
+
+from __future__ import annotations
+
+import math
+
+UNITS = ((1e3, "B"), (1e6, "kB"), (1e9, "MB"), (1e12, "GB"))
+
+
+def human_bytes(count: float) -> str:
+    """Return a size with three digits and a decimal unit: "4.65 MB", "812 kB", "96 B"."""
+    for limit, unit in UNITS:
+        value = count / (limit / 1e3)
+        # 999.6 kB would round to 1000 kB; it is 1.00 MB.
+        if value < 999.5 or unit == "GB":
+            break
+    if unit == "B":
+        return f"{count:.0f} B"
+    digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
+    return f"{value:,.{digits}f} {unit}"
+
+
+def human_share(share: float) -> str:
+    """Return a fraction as a percentage: "37.4 %"; "0 %" where there is nothing."""
+    return "0 %" if share == 0 else f"{100 * share:.1f} %"
+
+
+def human_shape(shape: tuple[int, ...]) -> str:
+    """Return a shape: "800 × 200"."""
+    return " × ".join(str(size) for size in shape)
+
+
+def human_number(value: float | None, digits: int = 2) -> str:
+    """Return a number with a fixed count of digits after the point; a dash for None."""
+    if value is None:
+        return "–"
+    return f"{value:,.{digits}f}" if math.isfinite(value) else "not finite"

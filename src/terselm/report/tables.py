@@ -1,0 +1,154 @@
+"""The tables of the command line, made from measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from terselm.evaluate.cost import Inspection, Part
+from terselm.evaluate.perplexity import Evaluation
+from terselm.report.sizes import human_bytes, human_number, human_shape, human_share
+from terselm.report.table import Column, Table
+
+
+def inspection_table(inspection: Inspection) -> Table:
+    """Return where the bytes of a model are: a row for each part, factors indented below."""
+    columns = [
+        Column("part", "left"),
+        Column("stored as", "left"),
+        Column("shape"),
+        Column("bytes"),
+        Column("share"),
+        Column("MACs a step"),
+        Column("read a step"),
+    ]
+    rows = []
+    for part in inspection.parts:
+        kind = part.kind.partition("(")[0] if part.leaves else part.kind
+        rows.append(_part_row(part, " = ".join((part.name, *part.tied)), kind))
+        for leaf in part.leaves:
+            inner = leaf.name.removeprefix(f"{part.name}.")
+            rows.append(_part_row(leaf, f"  {inner}", leaf.kind))
+    total = (
+        "the whole file",
+        f"{inspection.parameters:,} parameters",
+        "",
+        f"{inspection.bytes:,}",
+        human_bytes(inspection.bytes),
+        f"{inspection.macs:,}",
+        human_bytes(inspection.bytes_read),
+    )
+    return Table(columns, rows, total)
+
+
+def evaluation_table(evaluation: Evaluation, split: str) -> Table:
+    """Return the measurements on one split, one a row."""
+    low_high = "–"
+    if evaluation.ci95 is not None:
+        low_high = " to ".join(human_number(end) for end in evaluation.ci95)
+    unknown = human_share(evaluation.unknown / evaluation.tokens)
+    rows = [
+        ("perplexity", human_number(evaluation.perplexity)),
+        ("95 % interval", low_high),
+        ("bits a character", human_number(evaluation.bits_per_character, 4)),
+        ("right word first", human_share(evaluation.top1_accuracy)),
+        ("right word in first three", human_share(evaluation.top3_accuracy)),
+        (
+            "average word prediction accuracy",
+            human_share(evaluation.average_word_prediction_accuracy),
+        ),
+        ("tokens", f"{evaluation.tokens:,}"),
+        ("unknown tokens", f"{evaluation.unknown:,} ({unknown})"),
+        ("seconds", human_number(evaluation.seconds, 1)),
+    ]
+    return Table([Column(split, "left"), Column("")], rows)
+
+
+def prediction_table(predictions: Sequence[tuple[str, float]]) -> Table:
+    """Return words and their probabilities, in the order given."""
+    rows = [
+        (str(place), _visible(word), f"{100 * probability:.2f} %")
+        for place, (word, probability) in enumerate(predictions, start=1)
+    ]
+    return Table([Column("#"), Column("word", "left"), Column("probability")], rows)
+
+
+def compression_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Return what each step of a recipe cost, compared with the first row.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        `step` (str), `bytes` (int) and `perplexity` (float or None); the first row is the model
+        as it was. The perplexity columns are left out where no row has one.
+    """
+    return _against_first(rows, "step", [])
+
+
+def comparison_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Return models side by side, compared with the first.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        `model` (str), `bytes` (int), `perplexity` (float or None) and, where measured,
+        `top1_accuracy` and `top3_accuracy` (fractions).
+    """
+    accuracies = [
+        (Column(title), key)
+        for title, key in (("top 1", "top1_accuracy"), ("top 3", "top3_accuracy"))
+        if any(row.get(key) is not None for row in rows)
+    ]
+    return _against_first(rows, "model", accuracies)
+
+
+def _against_first(
+    rows: Sequence[Mapping[str, Any]], label: str, shares: Sequence[tuple[Column, str]]
+) -> Table:
+    measured = any(row.get("perplexity") is not None for row in rows)
+    columns = [Column(label, "left"), Column("bytes"), Column("size"), Column("ratio")]
+    if measured:
+        columns += [Column("perplexity"), Column("change")]
+    columns += [column for column, _ in shares]
+    lines = []
+    for row in rows:
+        first = rows[0]
+        line = [
+            str(row[label]),
+            f"{row['bytes']:,}",
+            human_bytes(row["bytes"]),
+            f"{first['bytes'] / row['bytes']:.2f} ×",
+        ]
+        if measured:
+            perplexity = row.get("perplexity")
+            line += [human_number(perplexity), _change(first.get("perplexity"), perplexity)]
+            if row is first:
+                line[-1] = ""
+        for _, key in shares:
+            share = row.get(key)
+            line.append("–" if share is None else human_share(share))
+        lines.append(line)
+    return Table(columns, lines)
+
+
+def _change(before: float | None, after: float | None) -> str:
+    if before is None or after is None:
+        return "–"
+    return f"{100 * (after / before - 1):+.2f} %"
+
+
+def _part_row(part: Part, name: str, kind: str) -> tuple[str, ...]:
+    return (
+        name,
+        kind,
+        human_shape(part.shape),
+        f"{part.bytes:,}",
+        human_share(part.share),
+        f"{part.macs:,}" if part.macs else "",
+        human_bytes(part.bytes_read) if part.bytes_read else "",
+    )
+
+
+def _visible(word: str) -> str:
+    """Return a token so that spaces and newlines in it can be seen."""
+    return word if word.strip() == word and word.isprintable() and word else repr(word)

@@ -1,0 +1,1 @@
+"""Corpora, vocabularies, the token cache, batches."""

@@ -1,0 +1,202 @@
+"""The state of a run on disk, so that a killed run goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from terselm.errors import TerselmError, UsageError
+from terselm.files import atomic_write
+from terselm.models.language_model import LanguageModel
+from terselm.train.config import CHANGEABLE, TrainingConfig
+
+FORMAT = 1
+CHECKPOINT_NAME = "checkpoint.pt"
+METRICS_NAME = "metrics.jsonl"
+CHUNK = 1 << 20
+
+
+class RunFolder:
+    """Where a run keeps its checkpoint and its metrics.
+
+    Parameters
+    ----------
+    folder : Path or None
+        Made where it is missing. None keeps nothing.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The checkpoint file."""
+        return None if self.folder is None else self.folder / CHECKPOINT_NAME
+
+    @property
+    def metrics(self) -> Path | None:
+        """The file of metrics lines."""
+        return None if self.folder is None else self.folder / METRICS_NAME
+
+    def open(self, fingerprint: Mapping[str, Any], resume: bool) -> dict[str, Any] | None:
+        """Return the state of the run in the folder where it is to be resumed, else None.
+
+        Parameters
+        ----------
+        fingerprint : Mapping
+            What this run is (see `fingerprint_of`).
+        resume : bool
+
+        Raises
+        ------
+        UsageError
+            If the folder holds an unfinished run that is not to be resumed, or a run of
+            something else that is.
+        TerselmError
+            If the folder cannot be made or the checkpoint is damaged.
+        """
+        if self.folder is None:
+            if resume:
+                raise UsageError("resume needs the folder of the run")
+            return None
+        assert self.checkpoint is not None
+        if not self.checkpoint.exists():
+            return None
+        state = load_checkpoint(self.checkpoint)
+        if resume:
+            check_same_run(state["fingerprint"], fingerprint, self.folder)
+            return state
+        if state["finished"] is None:
+            raise UsageError(
+                f"{self.folder} holds an unfinished run; use --resume or another --out"
+            )
+        return None
+
+    def prepare(self, resumed: bool) -> None:
+        """Make the folder, and clear away what a killed run or an earlier one left.
+
+        Raises
+        ------
+        TerselmError
+            If the folder cannot be written to.
+        """
+        if self.folder is None:
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for leftover in self.folder.glob(f".{CHECKPOINT_NAME}.*.tmp"):
+                leftover.unlink(missing_ok=True)
+            if not resumed and self.checkpoint is not None:
+                self.checkpoint.unlink(missing_ok=True)
+        except OSError as error:
+            raise TerselmError(f"cannot use the folder {self.folder}: {error.strerror}") from None
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write the state of a run, whole or not at all.
+
+    Raises
+    ------
+    TerselmError
+        If the file cannot be written; the checkpoint before it stays.
+    """
+    with atomic_write(path) as file:
+        torch.save({"format": FORMAT, **state}, file)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read what `save_checkpoint` wrote, with tensors on the CPU. Nothing in it runs as code.
+
+    Raises
+    ------
+    TerselmError
+        If the file cannot be read, is damaged, or is of another version.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen kinds for a damaged file
+        if isinstance(error, OSError) and error.strerror:
+            raise TerselmError(f"cannot read {path}: {error.strerror}") from None
+        raise TerselmError(
+            f"{path} is damaged and cannot be resumed; delete its folder and train anew"
+        ) from None
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise TerselmError(f"{path} is no checkpoint of this version of terselm; train anew")
+    return state
+
+
+def fingerprint_of(
+    config: TrainingConfig,
+    model: LanguageModel,
+    ids: np.ndarray,
+    teacher: LanguageModel | None,
+    processes: int,
+) -> dict[str, Any]:
+    """Return what must be the same for a run to go on: settings, model, text, processes."""
+    return {
+        "training": config.model_dump(mode="json"),
+        "model": model.config.model_dump(mode="json"),
+        "weights": {
+            name: json.dumps(op.spec(), sort_keys=True) for name, op in model.weights().items()
+        },
+        "integer codes": digest_of(buffer for _, buffer in model.named_buffers()),
+        "vocabulary size": len(model.vocabulary),
+        "training text": _digest_of_ids(ids),
+        "teacher": None if teacher is None else digest_of(teacher.state_dict().values()),
+        "processes": processes,
+    }
+
+
+def check_same_run(stored: Any, wanted: Mapping[str, Any], folder: Path) -> None:
+    """Compare two fingerprints.
+
+    Raises
+    ------
+    UsageError
+        If they differ; the message names the first field that does.
+    """
+    old, new = _flat(stored), _flat(wanted)
+    for name in [*new, *old]:
+        if name.removeprefix("training.") in CHANGEABLE or old.get(name) == new.get(name):
+            continue
+        what = name.removeprefix("training.")
+        raise UsageError(
+            f"{folder} holds a run of other settings: {what} is {_short(old.get(name))} there, "
+            f"here {_short(new.get(name))}; resume with the same {what} or use another --out"
+        )
+
+
+def digest_of(tensors: Iterable[Tensor]) -> str:
+    """Return the SHA-256 of the tensors' bytes."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _digest_of_ids(ids: np.ndarray) -> str:
+    digest = hashlib.sha256(str(len(ids)).encode())
+    for start in range(0, len(ids), CHUNK):
+        digest.update(np.ascontiguousarray(ids[start : start + CHUNK], dtype="<u4").data)
+    return f"{len(ids)} tokens, {digest.hexdigest()[:16]}"
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(values, Mapping):
+        return {prefix.removesuffix("."): values}
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= _flat(value, f"{prefix}{key}.")
+    return found
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

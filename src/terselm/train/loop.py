@@ -1,0 +1,223 @@
+"""Training a language model: truncated back-propagation through time, kept resumable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from terselm.errors import TerselmError
+from terselm.models.language_model import LanguageModel
+from terselm.train.checkpoint import RunFolder, fingerprint_of
+from terselm.train.config import TrainingConfig
+from terselm.train.distillation import Distillation
+from terselm.train.distributed import Workers, start_workers
+from terselm.train.interruption import StopRequest
+from terselm.train.memory import keep_large_buffers
+from terselm.train.metrics import EpochRecord, Observer, Stopped
+from terselm.train.run import Run, trainable_parameters
+
+Validate = Callable[[LanguageModel], float]
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What training made.
+
+    Attributes
+    ----------
+    model : LanguageModel
+        The best by validation perplexity (without validation: the last), with averaged
+        weights where averaging was asked for, settled, in evaluation mode. It is the object
+        that was handed in.
+    best_epoch : int
+        The epoch it is from; 0 where it is from before the first epoch's end.
+    valid_perplexity : float or None
+        Of `model` as its file will hold it; None without validation.
+    history : list of EpochRecord
+        One an epoch, those before a resume included.
+    stopped : {"epochs", "early", "time", "interrupted"}
+        Why training ended.
+    tokens_per_second : float
+        Of training alone, over all processes.
+    """
+
+    model: LanguageModel
+    best_epoch: int
+    valid_perplexity: float | None
+    history: list[EpochRecord]
+    stopped: Stopped
+    tokens_per_second: float
+
+
+def fit(
+    model: LanguageModel,
+    train_ids: np.ndarray,
+    config: TrainingConfig,
+    *,
+    validate: Validate | None = None,
+    teacher: LanguageModel | None = None,
+    folder: Path | None = None,
+    resume: bool = False,
+    observer: Observer | None = None,
+    device: str = "auto",
+) -> FitResult:
+    """Train `model` in place.
+
+    Only float parameters that require gradients change. torch's random state is as before when
+    this returns. Ctrl-C or SIGTERM stop after the current step, with a checkpoint; a second
+    one stops at once.
+
+    Parameters
+    ----------
+    model : LanguageModel
+        It is moved to the device, changed, and returned with the best weights.
+    train_ids : np.ndarray
+        Token ids of the training text, integers [tokens], each below the vocabulary's size.
+    config : TrainingConfig
+    validate : callable or None
+        Returns the validation perplexity of the model it is given (in evaluation mode). It
+        runs in the main process after each epoch.
+    teacher : LanguageModel or None
+        Where given, the loss takes in its distribution (see `train.distillation`).
+    folder : Path or None
+        Where checkpoint and metrics go; None keeps nothing on disk.
+    resume : bool
+        Go on with the run in `folder`, to the very weights that it would have had without the
+        stop (bit for bit on CPU); where there is none yet, begin it.
+    observer : Observer or None
+        Told of the progress, in the main process.
+    device : {"auto", "cpu", "cuda"}
+
+    Returns
+    -------
+    FitResult
+
+    Raises
+    ------
+    UsageError
+        If the settings do not fit the text, the teacher, the processes, or the run in `folder`,
+        or `folder` holds an unfinished run and `resume` is False.
+    TerselmError
+        If the loss is not finite, a file cannot be written, or the checkpoint is damaged.
+    """
+    keep_large_buffers()
+    workers = start_workers(device)
+    parameters = trainable_parameters(model)
+    if not parameters:
+        raise TerselmError("the model has no parameter that training could change")
+    run_folder = RunFolder(folder)
+    fingerprint = fingerprint_of(config, model, train_ids, teacher, workers.world)
+    stored = run_folder.open(fingerprint, resume)
+    if workers.is_main:
+        run_folder.prepare(resumed=stored is not None)
+    cuda = [workers.device] if workers.device.type == "cuda" else []
+    with torch.random.fork_rng(cuda), StopRequest() as stop:
+        torch.manual_seed(config.seed + workers.rank)
+        model.to(workers.device)
+        distillation = None if teacher is None else Distillation(teacher, model, config)
+        run = Run(
+            model,
+            train_ids,
+            config,
+            workers=workers,
+            distillation=distillation,
+            folder=run_folder,
+            fingerprint=fingerprint,
+            stored=stored,
+            observer=observer if workers.is_main else None,
+        )
+        return _Trainer(run, workers, validate, stop).train()
+
+
+class _Trainer:
+    """Decides what a run does next: train, validate, stop."""
+
+    def __init__(
+        self, run: Run, workers: Workers, validate: Validate | None, stop: StopRequest
+    ) -> None:
+        self._run = run
+        self._workers = workers
+        self._validate = validate
+        self._stop = stop
+
+    def train(self) -> FitResult:
+        """Run to the end, whatever ends it."""
+        run = self._run
+        stopped: Stopped | None = None
+        run.start()
+        try:
+            stopped = self._train()
+            if stopped == "time" and run.has_unjudged_steps:
+                self._judge(complete=False)
+            return self._result(stopped)
+        finally:
+            run.model.zero_grad(set_to_none=True)
+            run.end(stopped)
+
+    def _train(self) -> Stopped:
+        run = self._run
+        while True:
+            stopped = self._why_no_more_epochs()
+            if stopped is not None:
+                run.save(finished=stopped)
+                return stopped
+            cut = run.train_epoch(self._stop)
+            if cut is not None:
+                run.save(finished=cut if cut == "time" else None)
+                return cut
+            self._judge(complete=True)
+            run.save()
+
+    def _why_no_more_epochs(self) -> Stopped | None:
+        run, config = self._run, self._run.config
+        if run.epochs_done >= config.epochs:
+            return "epochs"
+        last_gain = max(run.best_epoch, run.optimizer.switched_after)
+        if (
+            self._validate is not None
+            and config.early_stopping is not None
+            and run.epochs_done - last_gain >= config.early_stopping
+        ):
+            return "early"
+        return None
+
+    def _judge(self, complete: bool) -> None:
+        """Validate the weights as they are, averaged where asked for, and note the result."""
+        run = self._run
+        with run.average.swapped_in():
+            run.end_epoch(self._perplexity(), complete)
+
+    def _perplexity(self) -> float | None:
+        """Return the validation perplexity of the current weights, the same in every process."""
+        if self._validate is None:
+            return None
+        model = self._run.model
+        model.eval()
+        value = self._validate(model) if self._workers.is_main else None
+        return self._workers.from_main(value)
+
+    def _result(self, stopped: Stopped) -> FitResult:
+        run, model = self._run, self._run.model
+        with torch.no_grad():
+            perplexity = run.put_in_best_weights()
+            before = [parameter.clone() for parameter in run.parameters.values()]
+            model.settle()
+            changed = any(
+                not torch.equal(old, new)
+                for old, new in zip(before, run.parameters.values(), strict=True)
+            )
+        model.eval()
+        if changed or perplexity is None:
+            perplexity = self._perplexity()
+        return FitResult(
+            model=model,
+            best_epoch=run.best_epoch if self._validate is not None else run.epochs_done,
+            valid_perplexity=perplexity,
+            history=run.history,
+            stopped=stopped,
+            tokens_per_second=run.tokens_per_second(),
+        )

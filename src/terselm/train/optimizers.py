@@ -1,0 +1,132 @@
+"""The optimizer of a run, its learning rate, and the switch from Adam to SGD."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from terselm.train.config import TrainingConfig
+
+
+class ScheduledOptimizer:
+    """An optimizer from `torch.optim` whose rate follows the schedule.
+
+    Parameters
+    ----------
+    parameters : sequence of nn.Parameter
+        What it changes.
+    config : TrainingConfig
+
+    Attributes
+    ----------
+    rate : float
+        The learning rate of the last step.
+    switched_after : int
+        Epochs done when Adam gave way to SGD; 0 from the start on for the other optimizers.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], config: TrainingConfig) -> None:
+        self._parameters = list(parameters)
+        self._config = config
+        self._kind = "adam" if config.optimizer == "adam_then_sgd" else config.optimizer
+        self._base = config.first_rate
+        self._scale = 1.0
+        self.switched_after = 0
+        self.rate = self._base
+        self._optimizer = self._build()
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def step(self, epoch: int, done: float, length_scale: float = 1.0) -> None:
+        """Change the parameters by their gradients.
+
+        Parameters
+        ----------
+        epoch : int
+            The current epoch, from 1.
+        done : float
+            Share of it that is done, in [0, 1).
+        length_scale : float
+            Extra factor on the rate, for windows of varied length.
+        """
+        self.rate = self.scheduled_rate(epoch, done) * length_scale
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.rate
+        self._optimizer.step()
+
+    def scheduled_rate(self, epoch: int, done: float) -> float:
+        """Return the rate that the schedule gives at a moment; see `step`."""
+        config = self._config
+        start = self.switched_after + config.decay_after
+        if config.schedule == "exponential":
+            return self._base * config.decay ** max(0, epoch - start)
+        if config.schedule == "plateau":
+            return self._base * self._scale
+        if config.schedule == "cosine":
+            left = max(config.epochs - start, 1)
+            share = min(max((epoch - 1 + done - start) / left, 0.0), 1.0)
+            return self._base * 0.5 * (1 + math.cos(math.pi * share))
+        return self._base
+
+    def end_epoch(self, epoch: int, improved: bool) -> None:
+        """Take note of a finished epoch: decay on a plateau, or switch to SGD.
+
+        Parameters
+        ----------
+        epoch : int
+            The epoch that ended.
+        improved : bool
+            Whether its validation perplexity is the best so far.
+        """
+        config = self._config
+        if config.optimizer == "adam_then_sgd" and self._kind == "adam":
+            if (not improved) if config.switch_after is None else epoch >= config.switch_after:
+                self._switch(epoch)
+            return
+        if not improved and epoch > self.switched_after + config.decay_after:
+            self._scale *= config.decay
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        return {
+            "kind": self._kind,
+            "scale": self._scale,
+            "switched_after": self.switched_after,
+            "rate": self.rate,
+            "optimizer": self._optimizer.state_dict(),
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state` returned."""
+        if state["kind"] != self._kind:
+            self._switch(state["switched_after"])
+        self._scale = state["scale"]
+        self.switched_after = state["switched_after"]
+        self.rate = state["rate"]
+        self._optimizer.load_state_dict(state["optimizer"])
+
+    def _switch(self, epoch: int) -> None:
+        self._kind = "sgd"
+        self._base = self._config.sgd_learning_rate
+        self._scale = 1.0
+        self.switched_after = epoch
+        self._optimizer = self._build()
+
+    def _build(self) -> torch.optim.Optimizer:
+        config = self._config
+        common: dict[str, Any] = {
+            "lr": self._base,
+            "weight_decay": config.weight_decay,
+            "foreach": True,
+        }
+        if self._kind == "sgd":
+            return torch.optim.SGD(self._parameters, momentum=config.momentum, **common)
+        if self._kind == "adamw":
+            return torch.optim.AdamW(self._parameters, **common)
+        return torch.optim.Adam(self._parameters, **common)
