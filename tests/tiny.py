@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 
 from terselm.cells.base import CELLS
+from terselm.compress.tensor_train import balanced_factors
 from terselm.linear.base import LinearOp
+from terselm.linear.binary_codes import BinaryCodes
+from terselm.linear.block_sparse import BlockPattern, BlockSparse, BlockSparseQuantized
+from terselm.linear.codebook import Codebook
 from terselm.linear.dense import Dense
+from terselm.linear.grouped_rows import GroupedRows
 from terselm.linear.low_rank import LowRank
-from terselm.linear.quantized import Quantized, code_range
+from terselm.linear.positions import ElementPattern, Pattern
+from terselm.linear.product_codes import ProductCodes
+from terselm.linear.quantized import Levels, Quantized, code_range
+from terselm.linear.row_blocks import RowBlocks
+from terselm.linear.sparse import Sparse, SparseQuantized
+from terselm.linear.tensor_train import TensorTrain
 from terselm.models.config import ModelConfig
 from terselm.models.language_model import LanguageModel
 from terselm.text.build import vocabulary_from_words
@@ -18,12 +29,120 @@ from terselm.text.build import vocabulary_from_words
 WORDS = ["<eos>", "<unk>", *(f"w{number:02d}" for number in range(35))]
 
 
-def random_quantized(rows: int, columns: int, bits: int, group: int | None) -> Quantized:
+def random_quantized(
+    rows: int,
+    columns: int,
+    bits: int,
+    group: int | Literal["matrix"] | None,
+    levels: Levels = "mid_tread",
+    asymmetric: bool = False,
+) -> Quantized:
     low, high = code_range(bits)
     codes = torch.randint(low, high + 1, (rows, columns), dtype=torch.int8)
+    per_row = 1 if group is None else -(-columns // group) if isinstance(group, int) else 0
+    shape = (rows, per_row) if per_row else (1, 1)
+    scales = (torch.rand(shape) * 0.1 + 0.01).half().float()
+    zeros = torch.randint(low, high + 1, shape, dtype=torch.int8) if asymmetric else None
+    return Quantized(codes, scales, bits, group, levels, zeros)
+
+
+def random_mask(rows: int, columns: int, density: float) -> torch.Tensor:
+    mask = torch.rand(rows, columns) < density
+    mask[rows // 2, columns // 2] = True  # never empty
+    return mask
+
+
+def random_sparse(
+    rows: int, columns: int, density: float = 0.4, stored_type: str = "float32"
+) -> Sparse:
+    mask = random_mask(rows, columns, density)
+    return Sparse.from_mask(torch.randn(rows, columns), mask, stored_type)
+
+
+def random_block_pattern(rows: int, columns: int, block: tuple[int, int]) -> BlockPattern:
+    grid = -(-rows // block[0]), -(-columns // block[1])
+    return BlockPattern((rows, columns), block, random_mask(*grid, 0.4))
+
+
+def random_coded_values(pattern: Pattern, bits: int) -> dict[str, torch.Tensor | int]:
+    low, high = code_range(bits)
+    codes = torch.randint(low, high + 1, (len(pattern.positions),), dtype=torch.int8)
+    codes[0] = high
+    scales = (torch.rand(pattern.shape[0]) * 0.1 + 0.01).half().float()
+    return {"codes": codes, "scales": scales, "bits": bits}
+
+
+def random_sparse_quantized(rows: int, columns: int, density: float, bits: int) -> SparseQuantized:
+    pattern = ElementPattern(random_mask(rows, columns, density))
+    return SparseQuantized(pattern, **random_coded_values(pattern, bits))
+
+
+def random_block_sparse(
+    rows: int, columns: int, block: tuple[int, int], stored_type: str = "float32"
+) -> BlockSparse:
+    pattern = random_block_pattern(rows, columns, block)
+    return BlockSparse.of(torch.randn(rows, columns), pattern, stored_type)
+
+
+def random_block_sparse_quantized(
+    rows: int, columns: int, block: tuple[int, int], bits: int
+) -> BlockSparseQuantized:
+    pattern = random_block_pattern(rows, columns, block)
+    return BlockSparseQuantized(pattern, **random_coded_values(pattern, bits))
+
+
+def random_codebook(rows: int, columns: int, bits: int, scope: str) -> Codebook:
+    codes = torch.randint(2**bits, (rows, columns), dtype=torch.uint8)
+    values = torch.randn(rows if scope == "row" else 1, 2**bits)
+    return Codebook(codes, values.sort(dim=1).values.half().float(), scope)
+
+
+def random_binary_codes(rows: int, columns: int, bits: int, group: int | None) -> BinaryCodes:
+    codes = torch.randint(2**bits, (rows, columns), dtype=torch.uint8)
     groups = 1 if group is None else -(-columns // group)
-    scales = (torch.rand(rows, groups) * 0.1 + 0.01).half().float()
-    return Quantized(codes, scales, bits, group)
+    scales = (torch.rand(rows, groups, bits) * 0.1 + 0.1) * 2.0 ** -torch.arange(bits)
+    return BinaryCodes(codes, scales.half().float(), group)
+
+
+def random_product_codes(
+    rows: int, columns: int, size: int, count: int, *, shared: bool = False, norms: bool = False
+) -> ProductCodes:
+    blocks = -(-columns // size)
+    codes = torch.randint(count, (rows, blocks), dtype=torch.uint8)
+    centroids = torch.randn(1 if shared else blocks, count, size).half().float()
+    lengths = (torch.rand(rows) + 0.5).half().float() if norms else None
+    return ProductCodes(codes, centroids, columns, lengths)
+
+
+def random_low_rank(rows: int, columns: int, rank: int = 3) -> LowRank:
+    return LowRank(Dense.initialize(rows, rank), Dense.initialize(rank, columns))
+
+
+def halves(rows: int) -> list[int]:
+    """Heights of two blocks, of one where there is one row only."""
+    return [rows] if rows == 1 else [rows - rows // 3 - 1, rows // 3 + 1]
+
+
+def random_groups(rows: int) -> torch.Tensor:
+    """The group of each row, with as many rows in each as `halves` says."""
+    return torch.cat([torch.full((height,), number) for number, height in enumerate(halves(rows))])[
+        torch.randperm(rows)
+    ]
+
+
+def random_tensor_train(rows: int, columns: int, cores: int = 3) -> TensorTrain:
+    shapes = [balanced_factors(side, cores) for side in (rows, columns)]
+    return TensorTrain.initialize(*shapes, [3, 4, 2][: cores - 1], (rows, columns))
+
+
+def random_quantized_train(rows: int, columns: int) -> TensorTrain:
+    cores = random_tensor_train(rows, columns, 2)
+    return cores.with_children(
+        {
+            name: random_quantized(*core.shape, 4, None)
+            for name, core in cores.children_by_name().items()
+        }
+    )
 
 
 FORM_BUILDERS: dict[str, Callable[[int, int], LinearOp]] = {
@@ -38,10 +157,80 @@ FORM_BUILDERS: dict[str, Callable[[int, int], LinearOp]] = {
     "low_rank/low_rank": lambda rows, columns: LowRank(
         LowRank(Dense.initialize(rows, 2), Dense.initialize(2, 3)), Dense.initialize(3, columns)
     ),
+    "row_blocks": lambda rows, columns: RowBlocks(
+        [random_low_rank(height, columns) for height in halves(rows)]
+    ),
+    "row_blocks/mixed": lambda rows, columns: RowBlocks(
+        [
+            Dense.initialize(height, columns) if number else random_low_rank(height, columns)
+            for number, height in enumerate(halves(rows))
+        ]
+    ),
+    "grouped_rows": lambda rows, columns: GroupedRows(
+        [random_low_rank(height, columns) for height in halves(rows)], random_groups(rows)
+    ),
+    "grouped_rows/quantized": lambda rows, columns: GroupedRows(
+        [random_quantized(height, columns, 8, None) for height in halves(rows)],
+        random_groups(rows),
+    ),
+    "tensor_train": random_tensor_train,
+    "tensor_train/two cores": lambda rows, columns: random_tensor_train(rows, columns, 2),
+    "tensor_train/four cores": lambda rows, columns: random_tensor_train(rows, columns, 4),
+    "tensor_train/quantized": random_quantized_train,
     "quantized": lambda rows, columns: random_quantized(rows, columns, 8, None),
     "quantized/8 bits, groups": lambda rows, columns: random_quantized(rows, columns, 8, 16),
     "quantized/4 bits, rows": lambda rows, columns: random_quantized(rows, columns, 4, None),
     "quantized/4 bits, groups": lambda rows, columns: random_quantized(rows, columns, 4, 8),
+    "quantized/4 bits, matrix": lambda rows, columns: random_quantized(rows, columns, 4, "matrix"),
+    "quantized/3 bits, groups": lambda rows, columns: random_quantized(rows, columns, 3, 8),
+    "quantized/3 bits, mid-rise": lambda rows, columns: random_quantized(
+        rows, columns, 3, None, "mid_rise"
+    ),
+    "quantized/2 bits, groups": lambda rows, columns: random_quantized(rows, columns, 2, 16),
+    "quantized/2 bits, mid-rise, matrix": lambda rows, columns: random_quantized(
+        rows, columns, 2, "matrix", "mid_rise"
+    ),
+    "quantized/8 bits, matrix, zero point": lambda rows, columns: random_quantized(
+        rows, columns, 8, "matrix", asymmetric=True
+    ),
+    "quantized/4 bits, groups, zero points": lambda rows, columns: random_quantized(
+        rows, columns, 4, 8, asymmetric=True
+    ),
+    "sparse": random_sparse,
+    "sparse/gaps of 4 bits": lambda rows, columns: random_sparse(rows, columns, 0.1, "float16"),
+    "sparse/gaps of 8 bits": lambda rows, columns: random_sparse(rows, columns, 0.005),
+    "sparse/full": lambda rows, columns: random_sparse(rows, columns, 1.1),
+    "sparse_quantized": lambda rows, columns: random_sparse_quantized(rows, columns, 0.3, 8),
+    "sparse_quantized/4 bits": lambda rows, columns: random_sparse_quantized(rows, columns, 0.1, 4),
+    "low_rank/sparse": lambda rows, columns: LowRank(
+        random_sparse(rows, 3), random_sparse_quantized(3, columns, 0.5, 8)
+    ),
+    "block_sparse": lambda rows, columns: random_block_sparse(rows, columns, (16, 4)),
+    "block_sparse/wide": lambda rows, columns: random_block_sparse(
+        rows, columns, (4, 16), "float16"
+    ),
+    "block_sparse/columns": lambda rows, columns: random_block_sparse(rows, columns, (8, 1)),
+    "block_sparse_quantized": lambda rows, columns: random_block_sparse_quantized(
+        rows, columns, (16, 4), 8
+    ),
+    "block_sparse_quantized/4 bits": lambda rows, columns: random_block_sparse_quantized(
+        rows, columns, (4, 2), 4
+    ),
+    "codebook": lambda rows, columns: random_codebook(rows, columns, 3, "row"),
+    "codebook/matrix": lambda rows, columns: random_codebook(rows, columns, 4, "matrix"),
+    "codebook/1 bit": lambda rows, columns: random_codebook(rows, columns, 1, "matrix"),
+    "codebook/8 bits": lambda rows, columns: random_codebook(rows, columns, 8, "matrix"),
+    "binary_codes": lambda rows, columns: random_binary_codes(rows, columns, 3, None),
+    "binary_codes/groups": lambda rows, columns: random_binary_codes(rows, columns, 2, 16),
+    "binary_codes/1 bit": lambda rows, columns: random_binary_codes(rows, columns, 1, None),
+    "product_codes": lambda rows, columns: random_product_codes(rows, columns, 4, 256),
+    "product_codes/16 centroids": lambda rows, columns: random_product_codes(rows, columns, 2, 16),
+    "product_codes/shared": lambda rows, columns: random_product_codes(
+        rows, columns, 8, 256, shared=True, norms=True
+    ),
+    "low_rank/codes": lambda rows, columns: LowRank(
+        random_product_codes(rows, 3, 4, 16), random_binary_codes(3, columns, 2, None)
+    ),
 }
 """Every stored form by `kind/variant`. A new form adds itself here."""
 
@@ -54,7 +243,7 @@ def make_model(
     """A small model with random weights; `cell` may be "lstm/projection"."""
     torch.manual_seed(seed)
     kind, _, variant = cell.partition("/")
-    projection = 12 if variant else None
+    projection = 12 if variant or CELLS.get(kind).needs_projection else None
     embedding = (projection or hidden) if tied else 10
     config = ModelConfig(
         cell=kind,
@@ -67,6 +256,26 @@ def make_model(
     with torch.no_grad():
         model.output.bias.uniform_(-0.1, 0.1)
         # Weights large enough that the words differ in probability.
+        for op in model.weights().values():
+            op.weight.mul_(3)
+    return model.eval()
+
+
+OUTPUT_VARIANTS: dict[str, dict[str, Any]] = {
+    "projected": {"tied": True, "embedding": 10},
+    "adaptive": {"embedding": 10, "output": "adaptive", "cutoffs": (9, 20), "division": 2},
+}
+"""Settings of output layers other than the full softmax with a matrix of its own."""
+
+
+def make_output_variant(name: str, *, cell: str = "lstm", seed: int = 0) -> LanguageModel:
+    """A small model with random weights and one of `OUTPUT_VARIANTS`."""
+    torch.manual_seed(seed)
+    config = ModelConfig(cell=cell, hidden=(20, 20), **OUTPUT_VARIANTS[name])
+    counts = torch.randint(100, (len(WORDS),)).numpy()
+    model = LanguageModel(config, vocabulary_from_words(WORDS), counts)
+    with torch.no_grad():
+        model.output.bias.uniform_(-0.1, 0.1)
         for op in model.weights().values():
             op.weight.mul_(3)
     return model.eval()

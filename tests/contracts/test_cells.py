@@ -21,11 +21,76 @@ TORCH_LAYERS = {
 def build(variant: str) -> RecurrentCell:
     kind, _, projection = variant.partition("/")
     torch.manual_seed(3)
-    return CELLS.get(kind)(CellSizes(7, 11, 5 if projection else None))
+    cell = CELLS.get(kind)
+    return cell(CellSizes(7, 11, 5 if projection or cell.needs_projection else None))
+
+
+class WrittenOut(torch.nn.Module):
+    """Cells that torch lacks, from their formulas, one number at a time, in float64.
+
+    It takes and returns float32, and its parameters have torch's names.
+    """
+
+    def __init__(self, cell: RecurrentCell) -> None:
+        super().__init__()
+        self.kind = cell.kind
+        for name in cell.weight_names():
+            weight = getattr(cell, name).dense().detach().clone()
+            self.register_parameter(f"{name}_l0", torch.nn.Parameter(weight))
+        for name in cell.bias_names():
+            bias = getattr(cell, name).detach().clone()
+            self.register_parameter(f"{name}_ih_l0", torch.nn.Parameter(bias))
+
+    def forward(self, xs, state):
+        own = {name: parameter.double() for name, parameter in self.named_parameters()}
+        state = state[0].double()  # [batch, r]
+        outputs = []
+        for x in xs.double():
+            batch = [
+                torch.stack(self.one(own, x[n].unbind(), state[n].unbind()))
+                for n in range(len(x))
+            ]
+            state = torch.stack(batch)
+            outputs.append(state)
+        return torch.stack(outputs).float(), state.float().unsqueeze(0)
+
+    def one(self, own, x, m):
+        """The next m of one text; x and m are lists of numbers."""
+
+        def row(matrix, k, vector):
+            return sum(own[f"{matrix}_l0"][k, j] * vector[j] for j in range(len(vector)))
+
+        units, small = len(own["bias_ih_l0"]), len(m)
+        bias = own["bias_ih_l0"]
+        if self.kind.startswith("projected_rnn"):
+            act = torch.tanh if self.kind.endswith("tanh") else torch.relu
+            h = [
+                act(row("weight_ih", k, x) + row("weight_hh", k, m) + bias[k])
+                for k in range(units)
+            ]
+            return [row("weight_hr", j, h) for j in range(small)]
+        assert self.kind == "projected_gru"
+        gates = [
+            torch.sigmoid(
+                row("gates_ih", j, x) + row("gates_hh", j, m) + own["gates_bias_ih_l0"][j]
+            )
+            for j in range(2 * small)
+        ]
+        reset, update = gates[:small], gates[small:]
+        gated = [reset[j] * m[j] for j in range(small)]
+        h = [
+            torch.tanh(row("weight_ih", k, x) + row("weight_hh", k, gated) + bias[k])
+            for k in range(units)
+        ]
+        return [
+            update[j] * m[j] + (1 - update[j]) * row("weight_hr", j, h) for j in range(small)
+        ]
 
 
 def torch_layer(cell: RecurrentCell) -> torch.nn.Module:
     """torch's layer with the same weights; its second bias takes what ours keeps apart."""
+    if cell.needs_projection:
+        return WrittenOut(cell)
     if cell.output_size != cell.hidden_size:
         layer = torch.nn.LSTM(7, 11, proj_size=5)
     else:

@@ -74,6 +74,7 @@ class RecurrentCell(nn.Module):
     kind: ClassVar[str]
     gates: ClassVar[int]
     has_projection: ClassVar[bool] = False
+    needs_projection: ClassVar[bool] = False
 
     def __init__(self, sizes: CellSizes) -> None:
         super().__init__()

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from terselm.cli.options import Data, Debug, Device, Json, Out, Seed
+from terselm.cli.options import Data, Debug, Device, Json, Out
 from terselm.cli.output import Output
 
 if TYPE_CHECKING:
     from terselm.models.config import ModelConfig
-    from terselm.models.language_model import LanguageModel
     from terselm.text.vocabulary import Vocabulary
 
 MODEL, TEXT, OPTIMIZATION = "Model", "Text", "Optimization"
@@ -40,9 +39,14 @@ Projection = Annotated[
 Tied = Annotated[
     bool | None, _option("--tied/--untied", "Output layer uses the embedding. [untied]", MODEL)
 ]
-Tokens = Annotated[
-    str | None, _option("--tokens", "words, characters or bpe. [words]", TEXT)
+OutputKind = Annotated[
+    str | None, _option("--output-layer", "softmax or adaptive. [softmax]", MODEL)
 ]
+Cutoffs = Annotated[
+    str | None,
+    _option("--cutoffs", "Of the adaptive output: ranks such as 2000,10000.", MODEL),
+]
+Tokens = Annotated[str | None, _option("--tokens", "words, characters or bpe. [words]", TEXT)]
 VocabularySize = Annotated[
     int | None, _option("--vocabulary-size", "Most tokens of free text or bpe.", TEXT, min=2)
 ]
@@ -52,6 +56,13 @@ Optimizer = Annotated[
 ]
 LearningRate = Annotated[
     float | None, _option("--learning-rate", "On the mean loss of a token.", OPTIMIZATION)
+]
+Loss = Annotated[
+    str | None,
+    _option("--loss", "full, or for very many words sampled or nce. [full]", OPTIMIZATION),
+]
+Samples = Annotated[
+    int | None, _option("--samples", "Words that a sampled loss scores. [8192]", OPTIMIZATION)
 ]
 Schedule = Annotated[
     str | None,
@@ -68,9 +79,7 @@ WeightDecay = Annotated[
 ]
 Clip = Annotated[float | None, _option("--clip", "Greatest norm of the gradient.", OPTIMIZATION)]
 Epochs = Annotated[int | None, _option("--epochs", "Passes over the text.", OPTIMIZATION, min=1)]
-Batch = Annotated[
-    int | None, _option("--batch", "Parallel streams of text.", OPTIMIZATION, min=1)
-]
+Batch = Annotated[int | None, _option("--batch", "Parallel streams of text.", OPTIMIZATION, min=1)]
 Window = Annotated[
     int | None,
     _option("--window", "Steps of back-propagation through time.", OPTIMIZATION, min=1),
@@ -99,9 +108,7 @@ TemporalActivation = Annotated[
     float | None,
     _option("--temporal-activation-regularization", "Of squared changes.", REGULARIZATION),
 ]
-Averaging = Annotated[
-    str | None, _option("--averaging", "none, ema or nt_asgd.", REGULARIZATION)
-]
+Averaging = Annotated[str | None, _option("--averaging", "none, ema or nt_asgd.", REGULARIZATION)]
 EarlyStopping = Annotated[
     int | None, _option("--early-stopping", "Epochs without improvement.", RUN, min=1)
 ]
@@ -109,7 +116,10 @@ TimeLimit = Annotated[float | None, _option("--time-limit", "Seconds.", RUN)]
 Resume = Annotated[bool, _option("--resume", "Go on where a run of this --out stopped.", RUN)]
 OptionalSeed = Annotated[int | None, _option("--seed", "Seed of everything random. [0]", RUN)]
 
-MODEL_SETTINGS = ("cell", "layers", "hidden", "embedding", "projection", "tied")
+MODEL_SETTINGS = (
+    *("cell", "layers", "hidden", "embedding", "projection", "tied"),
+    *("output", "cutoffs", "division", "cluster_sizes"),
+)
 TEXT_SETTINGS = ("tokens", "vocabulary_size", "lowercase")
 
 
@@ -123,11 +133,15 @@ def train(
     embedding: Embedding = None,
     projection: Projection = None,
     tied: Tied = None,
+    output: OutputKind = None,
+    cutoffs: Cutoffs = None,
     tokens: Tokens = None,
     vocabulary_size: VocabularySize = None,
     lowercase: Lowercase = None,
     optimizer: Optimizer = None,
     learning_rate: LearningRate = None,
+    loss: Loss = None,
+    samples: Samples = None,
     schedule: Schedule = None,
     decay: Decay = None,
     decay_after: DecayAfter = None,
@@ -157,7 +171,7 @@ def train(
     The run's checkpoint and its metrics.jsonl lie in OUT.train; a run that was stopped, in
     whatever way, goes on with --resume to the very same weights. Ctrl-C saves the best so far.
 
-    [bold]Example[/bold]: terselm train --data ptb --hidden 200 --epochs 11 --out lstm.safetensors
+    **Example**: terselm train --data ptb --hidden 200 --epochs 11 --out lstm.safetensors
     """
     flags = {
         name: value
@@ -203,6 +217,7 @@ def _train(
     from terselm.evaluate.perplexity import perplexity
     from terselm.models.checkpoint import save
     from terselm.models.language_model import LanguageModel
+    from terselm.models.sampling import count_tokens
     from terselm.text.build import build_vocabulary
     from terselm.text.corpus import open_corpus
     from terselm.train.config import make_training_config
@@ -224,7 +239,8 @@ def _train(
     train_tokens = split_of(data, "train", vocabulary)
     valid_tokens = split_of(data, "valid", vocabulary)
     torch.manual_seed(training.seed)
-    model = LanguageModel(config, vocabulary)
+    counts = count_tokens(train_tokens.ids, len(vocabulary))
+    model = LanguageModel(config, vocabulary, counts)
     output.remark(
         f"{corpus.name}: {len(train_tokens.ids):,} training tokens, "
         f"{len(vocabulary):,} in the vocabulary; {model.parameter_count():,} parameters"
@@ -277,6 +293,8 @@ def model_config(values: dict[str, Any]) -> ModelConfig:
     hidden = values.pop("hidden", 200)
     layers = values.pop("layers", 2)
     values["hidden"] = tuple(hidden) if isinstance(hidden, list) else (hidden,) * layers
+    if isinstance(values.get("cutoffs"), str):
+        values["cutoffs"] = values["cutoffs"].split(",")
     values.setdefault("embedding", values.get("projection") or values["hidden"][-1])
     return make_config(values)
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 import torch
 
 from terselm.compress.base import Context, Method, ModelMethod, WeightMethod
+from terselm.compress.bias_correction import has_bias, shift_bias
 from terselm.compress.recipe import Recipe, Step, selected_weights
 from terselm.compress.statistics import collect
 from terselm.errors import TerselmError, UsageError
+from terselm.linear.base import LinearOp
 from terselm.models.checkpoint import lay_out
 from terselm.models.language_model import LanguageModel
 
@@ -90,6 +92,8 @@ def compress(
     check_finite(model)
     context = replace(context or Context(), source=model)
     current = model.clone().eval()
+    # The recipe is part of the file, and so of the bytes that every step is measured by.
+    current.provenance = {**model.provenance, "recipe": recipe.as_list()}
     records: list[StepRecord] = []
     touched: set[str] = set()
     for number, step in enumerate(recipe.steps, start=1):
@@ -102,7 +106,7 @@ def compress(
         records.append(record)
         if on_step is not None:
             on_step(record, current)
-    current.provenance = {**model.provenance, "recipe": recipe.as_list()}
+    current.provenance = {**current.provenance, "recipe": recipe.as_list()}
     untouched = tuple(name for name in current.weights() if name not in touched)
     return Compressed(current.eval(), tuple(records), untouched)
 
@@ -130,11 +134,19 @@ def _apply_step(
         raise TypeError(f"{type(method).__name__} is neither a WeightMethod nor a ModelMethod")
     names = selected_weights(step, model)
     weights = model.weights()
-    if method.uses_statistics:
+    context = replace(context, model=model)
+    if method.needs_statistics():
         if context.calibration is None:
             raise UsageError("needs calibration text; give --data")
         context = replace(context, statistics=collect(model, context.calibration))
+    leaves = {
+        leaf_name: leaf
+        for whole, op in weights.items()
+        for leaf_name, leaf in op.leaves(whole).items()
+        if (whole in names or leaf_name in names) and leaf.kind in method.takes
+    }
     with torch.no_grad():
+        context = replace(context, prepared=method.prepare(leaves, context))
         for name in names:
             whole = _weight_of(name, model)
             op = weights[whole]
@@ -147,9 +159,21 @@ def _apply_step(
                     ),
                     whole,
                 )
+            if method.corrects_bias() and whole == name:
+                _correct_bias(model, name, op, new, context)
             weights[whole] = new
             model.replace_weight(whole, new)
     return model, names
+
+
+def _correct_bias(
+    model: LanguageModel, name: str, op: LinearOp, new: LinearOp, context: Context
+) -> None:
+    if context.statistics is None or name not in context.statistics.inputs or not has_bias(name):
+        return
+    mean = context.statistics.inputs[name].mean
+    difference = op.dense().double() - new.dense().double()
+    shift_bias(model, name, difference @ mean.to(difference))
 
 
 def _weight_of(name: str, model: LanguageModel) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -77,12 +77,18 @@ class Context:
     statistics : Statistics or None
         What the inputs of every weight look like on the calibration text, measured on the
         model as the step finds it. Set by `compress` where the method `uses_statistics`.
+    model : LanguageModel or None
+        The model as the step finds it; a `WeightMethod` may look at it. Set by `compress`.
+    prepared : object
+        What `WeightMethod.prepare` of this step returned. Set by `compress`.
     """
 
     source: LanguageModel | None = None
     recover: Recovery | None = None
     calibration: npt.NDArray[np.integer[Any]] | None = None
     statistics: Statistics | None = None
+    model: LanguageModel | None = None
+    prepared: Any = None
 
 
 class Method:
@@ -99,6 +105,32 @@ class WeightMethod(Method):
 
     uses_statistics: ClassVar[bool] = False
     """Whether it needs `Context.statistics`, and so calibration text."""
+
+    def needs_statistics(self) -> bool:
+        """Return whether it needs them with the options it has; `uses_statistics` by default."""
+        return self.uses_statistics
+
+    def corrects_bias(self) -> bool:
+        """Return whether biases are to make up for the mean of what the step changes.
+
+        `compress` then adds (W − V) E[x] to the bias of every whole weight W that became V. It
+        needs statistics.
+        """
+        return False
+
+    def prepare(self, leaves: Mapping[str, LinearOp], context: Context) -> Any:
+        """Look at all leaves of the step together, before the first one is changed.
+
+        For methods whose choice for one matrix depends on the others, such as one threshold
+        for the whole model. What it returns is `context.prepared` in `apply_to_leaf`.
+
+        Parameters
+        ----------
+        leaves : mapping of str to LinearOp
+            Every leaf that the step will be applied to and whose form is in `takes`.
+        context : Context
+        """
+        return None
 
     def apply(self, op: LinearOp, name: str, context: Context) -> LinearOp:
         """Return `op` with every leaf changed; `op` itself stays as it is.

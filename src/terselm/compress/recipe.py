@@ -44,7 +44,12 @@ class Step:
             step["weights"] = " ".join(self.weights)
         options = asdict(self.method)  # type: ignore[call-overload]
         defaults = {field.name: field.default for field in fields(self.method)}  # type: ignore[arg-type]
-        return step | {key: value for key, value in options.items() if value != defaults[key]}
+        changed = {key: value for key, value in options.items() if value != defaults[key]}
+        # JSON and YAML know no tuples.
+        return step | {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in changed.items()
+        }
 
     def describe(self) -> str:
         """Return the step in one line, for tables: `quantize bits=4 group=32`."""
@@ -138,13 +143,18 @@ def selected_weights(step: Step, model: LanguageModel) -> list[str]:
     UsageError
         If a pattern matches nothing; the message names the nearest name.
     """
+    return matching_weights(step.weights, model)
+
+
+def matching_weights(patterns: Iterable[str], model: LanguageModel) -> list[str]:
+    """Return the names of the weights or factors that match; see `selected_weights`."""
     weights = model.weights()
     ties = model.ties()
     known = [*weights, *ties]
     for name, op in weights.items():
         known.extend(leaf for leaf in op.leaves(name) if leaf != name)
     found: dict[str, None] = {}
-    for pattern in step.weights:
+    for pattern in patterns:
         hits = [name for name in known if fnmatch.fnmatchcase(name, pattern)]
         if not hits:
             hint = suggest(pattern, known)

@@ -29,15 +29,23 @@ class InputStatistics:
         float64 [in, in], the mean of x xᵀ.
     count : int
         How many inputs there were.
+    mean : Tensor
+        float64 [in], the mean of x.
     """
 
     second_moment: Tensor
     count: int
+    mean: Tensor
 
     @property
     def mean_square(self) -> Tensor:
         """float64 [in], the mean of x² of each column."""
         return self.second_moment.diagonal()
+
+    @property
+    def covariance(self) -> Tensor:
+        """float64 [in, in], the second moment about the mean."""
+        return self.second_moment - torch.outer(self.mean, self.mean)
 
 
 @dataclass(frozen=True)
@@ -101,10 +109,11 @@ def collect(model: LanguageModel, ids: npt.NDArray[np.integer[Any]]) -> Statisti
 
 
 class _Recorder:
-    """Sums x xᵀ of every leaf while it is on."""
+    """Sums x xᵀ and x of every leaf while it is on."""
 
     def __init__(self) -> None:
         self.on = False
+        self._products: dict[str, Tensor] = {}
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
 
@@ -113,16 +122,16 @@ class _Recorder:
             if not self.on:
                 return
             x = inputs[0].reshape(-1, inputs[0].shape[-1]).double()  # [n, in]
-            total = x.T @ x
-            self._sums[name] = self._sums[name] + total if name in self._sums else total
+            for sums, part in ((self._products, x.T @ x), (self._sums, x.sum(dim=0))):
+                sums[name] = sums[name] + part if name in sums else part
             self._counts[name] = self._counts.get(name, 0) + len(x)
 
         return record
 
     def result(self) -> dict[str, InputStatistics]:
         return {
-            name: InputStatistics(total / self._counts[name], self._counts[name])
-            for name, total in self._sums.items()
+            name: InputStatistics(self._products[name] / count, count, self._sums[name] / count)
+            for name, count in self._counts.items()
         }
 
 

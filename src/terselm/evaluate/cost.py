@@ -11,6 +11,8 @@ from terselm.linear.base import Cost, LinearOp, tensor_bytes
 from terselm.linear.low_rank import LowRank
 from terselm.linear.packing import ROW_MULTIPLE, round_up
 from terselm.linear.quantized import Quantized
+from terselm.linear.row_blocks import RowBlocks
+from terselm.linear.tensor_train import TensorTrain
 from terselm.models.checkpoint import FILLER, lay_out
 from terselm.models.language_model import LanguageModel
 
@@ -205,10 +207,18 @@ def look_up_cost(op: LinearOp) -> Cost:
     """Return the cost of taking one row of a matrix, as an embedding does each step.
 
     A leaf multiplies nothing and reads one row. A low-rank form takes a row of its left factor
-    and multiplies it with all of the right one. `bytes` is what is stored, as ever.
+    and multiplies it with all of the right one, a tensor train multiplies slices of its cores,
+    and of blocks one is used. `bytes` is what is stored, as ever.
     """
     if isinstance(op, LowRank):
         return look_up_cost(op.left) + op.right.cost()
+    if isinstance(op, TensorTrain):
+        return op.row_cost()
+    if isinstance(op, RowBlocks):
+        # The row is in one block; which one differs, so count the dearest.
+        blocks = [look_up_cost(block) for block in op.children_by_name().values()]
+        macs, read = (max(getattr(cost, what) for cost in blocks) for what in ("macs", "bytes_read"))
+        return Cost(bytes=op.cost().bytes, macs=macs, bytes_read=read)
     stored = op.cost()
     rows = op.out_features
     if isinstance(op, Quantized):
@@ -251,7 +261,7 @@ def _leaves(name: str, op: LinearOp, file_size: int, looked_up: bool) -> list[Pa
     parts: list[Part] = []
     for key, child in op.children_by_name().items():
         child_name = f"{name}.{key}"
-        child_looked_up = looked_up and key == "left"
+        child_looked_up = looked_up and (key == "left" or isinstance(op, RowBlocks))
         if child.children_by_name():
             parts += _leaves(child_name, child, file_size, child_looked_up)
         else:
@@ -266,9 +276,11 @@ def _others(
     for name, bias in model.biases().items():
         size = tensor_bytes({name: tensors[name]})
         shape = tuple(bias.shape)
-        parts.append(
-            Part(name, "float32", shape, size, bias.numel(), 0, size, size / file_size)
-        )
+        parts.append(Part(name, "float32", shape, size, bias.numel(), 0, size, size / file_size))
+    for name, table in model.output.tables().items():
+        size = tensor_bytes({name: table})
+        kind = str(table.dtype).removeprefix("torch.")
+        parts.append(Part(name, kind, tuple(table.shape), size, 0, 0, 0, size / file_size))
     words = tensor_bytes(_starting_with("vocabulary.", tensors))
     fillers = tensor_bytes(_starting_with(FILLER, tensors))
     for name, kind, size in (

@@ -54,10 +54,12 @@ def predict(
     """
     vocabulary = model.vocabulary
     words = vocabulary.words
-    left_out = [number for number, word in enumerate(words) if word in set(exclude)]
-    if vocabulary.unknown_id is not None and not with_unknown:
-        left_out.append(vocabulary.unknown_id)
-    choices = len(vocabulary) - len(set(left_out))
+    unwanted = frozenset(exclude)
+    unknown_id = None if with_unknown else vocabulary.unknown_id
+    left_out = [
+        number for number, word in enumerate(words) if word in unwanted or number == unknown_id
+    ]
+    choices = len(vocabulary) - len(left_out)
     if not 1 <= k <= choices:
         raise UsageError(f"k is {k}; it must be from 1 to {choices}, the tokens to choose from")
     probabilities = next_probabilities(model, text)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 BLOCK_ROWS = 64
 ROW_MULTIPLE = 16
-COLUMNS_TOGETHER = {8: 4, 4: 8}
-"""Columns that one run of four bytes a row holds, by bits."""
+PLANES: dict[int, tuple[int, ...]] = {8: (8,), 4: (4,), 3: (1, 2), 2: (2,)}
+"""By bits of a code, the bits of each plane it is stored in, the high bits first."""
 
 
 def round_up(value: int, multiple: int) -> int:
@@ -32,7 +32,8 @@ def row_blocks(rows: int) -> Iterator[tuple[int, int]]:
 
 def packed_code_bytes(rows: int, columns: int, bits: int) -> int:
     """Return the bytes of a packed matrix of codes."""
-    return round_up(rows, ROW_MULTIPLE) * round_up(columns, COLUMNS_TOGETHER[bits]) * bits // 8
+    runs = sum(-(-columns // _columns_of_a_run(plane)) for plane in PLANES[bits])
+    return round_up(rows, ROW_MULTIPLE) * 4 * runs
 
 
 def pack_codes(codes: Tensor, bits: int) -> Tensor:
@@ -41,8 +42,8 @@ def pack_codes(codes: Tensor, bits: int) -> Tensor:
     Parameters
     ----------
     codes : Tensor
-        int8 [rows, columns]; for 4 bits each in [-8, 7].
-    bits : {8, 4}
+        int8 [rows, columns], each in [-2^(bits-1), 2^(bits-1) - 1].
+    bits : {8, 4, 3, 2}
 
     Returns
     -------
@@ -50,39 +51,83 @@ def pack_codes(codes: Tensor, bits: int) -> Tensor:
         uint8 [packed_code_bytes(rows, columns, bits)]. Padding stands for code 0.
     """
     rows, columns = codes.shape
-    together = COLUMNS_TOGETHER[bits]
-    padded = codes.new_zeros(round_up(rows, ROW_MULTIPLE), round_up(columns, together))
-    padded[:rows, :columns] = codes
+    # 8-bit codes stay in two's complement; smaller ones are counted up from the least.
+    least = 0 if bits == 8 else 2 ** (bits - 1)
+    padded = codes.new_full((round_up(rows, ROW_MULTIPLE), columns), least)
+    padded[:rows] = codes + least
+    values = padded.view(torch.uint8)
     parts = []
     for start, count in row_blocks(rows):
-        block = padded[start : start + count]  # [R, K]
-        # [R, K / together, together] -> [K / together, R, together]
-        runs = block.reshape(count, -1, together).transpose(0, 1)
-        if bits == 8:
-            packed = runs.contiguous().view(torch.uint8)
+        block = values[start : start + count]  # [R, columns]
+        if bits == 3:
+            high = _pack_plane(block >> 2, 1, fill=1)
+            parts.append(_interleave(high, _pack_plane(block & 3, 2, fill=0)).reshape(-1))
         else:
-            nibbles = (runs + 8).to(torch.uint8)
-            packed = nibbles[..., :4] | (nibbles[..., 4:] << 4)
-        parts.append(packed.reshape(-1))
+            parts.append(_pack_plane(block, bits, fill=least).reshape(-1))
     return torch.cat(parts)
 
 
 def unpack_codes(packed: Tensor, rows: int, columns: int, bits: int) -> Tensor:
     """Return the int8 [rows, columns] codes that `pack_codes` packed."""
-    together = COLUMNS_TOGETHER[bits]
-    padded_columns = round_up(columns, together)
     parts = []
     position = 0
     for _, count in row_blocks(rows):
-        size = count * padded_columns * bits // 8
+        size = packed_code_bytes(count, columns, bits)
         runs = packed[position : position + size].reshape(-1, count, 4)
         position += size
-        if bits == 8:
-            codes = runs.contiguous().view(torch.int8)
+        if bits == 3:
+            high, low = _part(runs)
+            block = (_unpack_plane(high, 1)[:, :columns] << 2) | _unpack_plane(low, 2)[:, :columns]
         else:
-            codes = torch.cat([runs & 15, runs >> 4], dim=-1).to(torch.int8) - 8
-        parts.append(codes.transpose(0, 1).reshape(count, padded_columns))
-    return torch.cat(parts)[:rows, :columns].contiguous()
+            block = _unpack_plane(runs, bits)[:, :columns]
+        parts.append(block)
+    codes = torch.cat(parts)[:rows].contiguous().view(torch.int8)
+    return codes if bits == 8 else codes - 2 ** (bits - 1)
+
+
+def _columns_of_a_run(bits: int) -> int:
+    """Return how many columns four bytes hold."""
+    return 32 // bits
+
+
+def _pack_plane(values: Tensor, bits: int, fill: int) -> Tensor:
+    """Pack uint8 [R, columns] of `bits` each into runs, uint8 [runs, R, 4]."""
+    count, columns = values.shape
+    together = _columns_of_a_run(bits)
+    padded = values.new_full((count, round_up(columns, together)), fill)
+    padded[:, :columns] = values
+    # [R, runs, places in a byte, 4] -> [runs, R, places, 4]
+    places = padded.view(count, -1, together // 4, 4).transpose(0, 1)
+    packed = places[:, :, 0].contiguous()
+    for place in range(1, together // 4):
+        packed |= places[:, :, place] << (place * bits)
+    return packed
+
+
+def _unpack_plane(runs: Tensor, bits: int) -> Tensor:
+    """Return uint8 [R, padded columns] of what `_pack_plane` packed."""
+    mask = 2**bits - 1
+    places = [(runs >> (place * bits)) & mask for place in range(8 // bits)]
+    values = torch.stack(places, dim=2)  # [runs, R, places, 4]
+    return values.transpose(0, 1).reshape(runs.shape[1], -1)
+
+
+def _interleave(high: Tensor, low: Tensor) -> Tensor:
+    """Put each run of the one-bit plane before the two runs of the two-bit plane it belongs to.
+
+    The last one-bit run may have only one run of the other plane after it.
+    """
+    runs = high.new_empty(len(high) + len(low), *high.shape[1:])
+    is_high = torch.arange(len(runs)) % 3 == 0
+    runs[is_high] = high
+    runs[~is_high] = low
+    return runs
+
+
+def _part(runs: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the (high, low) that `_interleave` took, from all their runs."""
+    is_high = torch.arange(len(runs)) % 3 == 0
+    return runs[is_high], runs[~is_high]
 
 
 def pack_scales(scales: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -28,8 +28,13 @@ from terselm.linear.packing import (
     unpack_scales,
 )
 
-BITS = (8, 4)
+BITS = (8, 4, 3, 2)
 GROUP_MULTIPLE = 8
+LARGEST_GROUP = 2**16
+
+Group = int | Literal["matrix"] | None
+Levels = Literal["mid_tread", "mid_rise"]
+LEVELS: tuple[Levels, ...] = ("mid_tread", "mid_rise")
 
 
 def code_range(bits: int) -> tuple[int, int]:
@@ -37,9 +42,20 @@ def code_range(bits: int) -> tuple[int, int]:
     return (-127, 127) if bits == 8 else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
 
+def group_size(columns: int, group: Group) -> int:
+    """Return how many columns share a scale."""
+    return group if isinstance(group, int) else columns
+
+
 @FORMS.register("quantized")
 class Quantized(CodedOp):
-    """W[i, j] = codes[i, j] · scales[i, group of j]: symmetric uniform quantization.
+    """W[i, j] = scale[i, group of j] · level(codes[i, j]): uniform quantization.
+
+    The level of a code c is an integer, so products with 8-bit inputs are integer products:
+
+    * c, with levels "mid_tread" (zero is a level);
+    * 2 c + 1, with levels "mid_rise" (as many levels above zero as below, and none at zero);
+    * c - zero, with a zero point for each group (asymmetric; mid-tread only).
 
     Parameters
     ----------
@@ -47,97 +63,153 @@ class Quantized(CodedOp):
         int8 [out_features, in_features] within `code_range(bits)`. They stay as they are in
         training.
     scales : Tensor
-        float [out_features, groups]. A float32 parameter that computes with its float16
-        rounding, which is what the file holds.
-    bits : {8, 4}
-    group : int or None
-        Columns that share a scale (a multiple of 8), or None for one scale a row.
+        float [out_features, groups], or [1, 1] where one serves the whole matrix. A float32
+        parameter that computes with its float16 rounding, which is what the file holds.
+    bits : {8, 4, 3, 2}
+    group : int, "matrix" or None
+        Columns that share a scale (a multiple of 8), or None for one scale a row, or "matrix"
+        for a single one.
+    levels : {"mid_tread", "mid_rise"}
+        Which levels the codes stand for; "mid_rise" takes up to 4 bits.
+    zeros : Tensor or None
+        int8, the shape of `scales`; None for symmetric quantization.
     """
 
     kind = "quantized"
 
-    def __init__(self, codes: Tensor, scales: Tensor, bits: int, group: int | None = None) -> None:
+    def __init__(
+        self,
+        codes: Tensor,
+        scales: Tensor,
+        bits: int,
+        group: Group = None,
+        levels: Levels = "mid_tread",
+        zeros: Tensor | None = None,
+    ) -> None:
         super().__init__(*codes.shape)
-        _check_options(bits, group)
+        _check_options(bits, group, levels, zeros is not None)
         self.bits = bits
         self.group = group
-        if tuple(scales.shape) != (self.out_features, self.groups):
-            raise TerselmError(
-                f"scales are {list(scales.shape)}, expected {[self.out_features, self.groups]}"
-            )
+        self.levels = levels
+        expected = _scale_shape(self.out_features, self.in_features, group)
+        for name, tensor in (("scales", scales), ("zeros", zeros)):
+            if tensor is not None and tuple(tensor.shape) != expected:
+                raise TerselmError(f"{name} are {list(tensor.shape)}, expected {list(expected)}")
         self.codes: Tensor
         self.register_buffer("codes", codes.to(torch.int8).clone())
+        self.zeros: Tensor | None
+        self.register_buffer("zeros", None if zeros is None else zeros.to(torch.int8).clone())
         self.scales = nn.Parameter(scales.detach().to(torch.float32).clone())
 
     @property
     def groups(self) -> int:
         """Scales a row."""
-        return 1 if self.group is None else -(-self.in_features // self.group)
+        return -(-self.in_features // group_size(self.in_features, self.group))
 
     def _half_scales(self) -> Tensor:
         return self.scales + (self.scales.half().float() - self.scales).detach()
 
-    def _scaled(self, codes: Tensor, scales: Tensor) -> Tensor:
-        """Return codes [n, in] times scales [n, groups], float32 [n, in]."""
-        if self.group is None:
-            return codes.float() * scales
-        columns = scales.repeat_interleave(self.group, dim=1)[:, : self.in_features]
-        return codes.float() * columns
+    def _of_rows(self, per_row: Tensor, ids: Tensor | None) -> Tensor:
+        """Return the rows `ids` of scales or zeros, for codes [n, in]: [n or 1, in or 1]."""
+        if ids is not None and self.group != "matrix":
+            per_row = per_row[ids]
+        if not isinstance(self.group, int):
+            return per_row
+        return per_row.repeat_interleave(self.group, dim=1)[:, : self.in_features]
+
+    def _matrix(self, ids: Tensor | None = None) -> Tensor:
+        """Return the rows `ids` (default all) of the matrix, float32 [n, in]."""
+        levels = (self.codes if ids is None else self.codes[ids]).float()
+        if self.zeros is not None:
+            levels = levels - self._of_rows(self.zeros.float(), ids)
+        elif self.levels == "mid_rise":
+            levels = 2 * levels + 1
+        return levels * self._of_rows(self._half_scales(), ids)
 
     def dense(self) -> Tensor:
-        """Return codes times scales, float32 [out, in]."""
-        return self._scaled(self.codes, self._half_scales())
+        """Return levels times scales, float32 [out, in]."""
+        return self._matrix()
 
     def rows(self, ids: Tensor) -> Tensor:
         """Return rows of the matrix, float32 [*ids.shape, in]."""
-        flat = ids.reshape(-1)
-        rows = self._scaled(self.codes[flat], self._half_scales()[flat])
-        return rows.reshape(*ids.shape, self.in_features)
+        return self._matrix(ids.reshape(-1)).reshape(*ids.shape, self.in_features)
 
     def reround(self, weight: Tensor) -> Quantized:
-        """Return the nearest codes for the scales at hand, and the best scales for those codes."""
+        """Return the nearest codes for the scales at hand, and the best scales for those codes.
+
+        Zero points stay.
+        """
         low, high = code_range(self.bits)
-        size = self.in_features if self.group is None else self.group
-        values = weight.new_zeros(self.out_features, self.groups * size)
-        values[:, : self.in_features] = weight
-        values = values.view(self.out_features, self.groups, size)
-        scales = self._half_scales().detach().unsqueeze(-1)  # [out, groups, 1]
-        inverse = torch.where(scales != 0, 1 / scales, torch.zeros_like(scales))
-        codes = (values * inverse).round_().clamp_(low, high)
-        norm = codes.square().sum(-1)
-        fitted = (codes * values).sum(-1) / norm.clamp(min=1)  # [out, groups]
-        scales = torch.where(norm > 0, fitted, scales.squeeze(-1)).half().float()
-        codes = codes.reshape(self.out_features, -1)[:, : self.in_features]
-        return Quantized(codes, scales, self.bits, self.group)
+        scales = self._half_scales().detach()
+        columns = self._of_rows(scales, None)  # [out or 1, in or 1]
+        codes = weight * torch.where(columns != 0, 1 / columns, torch.zeros_like(columns))
+        zeros = None if self.zeros is None else self._of_rows(self.zeros.float(), None)
+        if zeros is not None:
+            codes += zeros
+        elif self.levels == "mid_rise":
+            codes.sub_(1).mul_(0.5)
+        codes.round_().clamp_(low, high)
+        if zeros is not None:
+            levels = codes - zeros
+        else:
+            levels = 2 * codes + 1 if self.levels == "mid_rise" else codes
+        norm = self._sum(levels.square())
+        fitted = self._sum(levels * weight) / norm.clamp(min=1)
+        scales = torch.where(norm > 0, fitted, scales).half().float()
+        return Quantized(codes, scales, self.bits, self.group, self.levels, self.zeros)
+
+    def _sum(self, values: Tensor) -> Tensor:
+        """Return the sums of [out, in] over all that share a scale, in the shape of `scales`."""
+        if self.group == "matrix":
+            return values.sum().reshape(1, 1)
+        size = group_size(self.in_features, self.group)
+        padded = nn.functional.pad(values, (0, self.groups * size - self.in_features))
+        return padded.view(self.out_features, self.groups, size).sum(-1)
 
     def options(self) -> dict[str, Any]:
-        """Return bits and group."""
-        return {"bits": self.bits, "group": self.group}
+        """Return bits and group, and levels and zero points where they are not the usual."""
+        options: dict[str, Any] = {"bits": self.bits, "group": self.group}
+        if self.levels != "mid_tread":
+            options["levels"] = self.levels
+        if self.zeros is not None:
+            options["zero_points"] = True
+        return options
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return `codes` (uint8, packed, flat) and `scales` (float16, packed, flat)."""
-        return {
+        """Return `codes` (uint8), `scales` (float16) and any `zeros` (int8), packed, flat."""
+        tensors = {
             "codes": pack_codes(self.codes, self.bits),
-            "scales": pack_scales(self.scales.detach().half()),
+            "scales": self._packed(self.scales.detach().half()),
         }
+        if self.zeros is not None:
+            tensors["zeros"] = self._packed(self.zeros)
+        return tensors
+
+    def _packed(self, per_row: Tensor) -> Tensor:
+        return per_row.reshape(1) if self.group == "matrix" else pack_scales(per_row)
 
     @classmethod
     def from_file(cls, spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Quantized:
         """Build the form; see `LinearOp.from_file`."""
         rows, columns = read_shape(spec)
-        bits, group = spec.get("bits"), spec.get("group")
-        _check_options(bits, group)
-        groups = 1 if group is None else -(-columns // group)
+        bits: Any = spec.get("bits")
+        group: Any = spec.get("group")
+        levels: Any = spec.get("levels", "mid_tread")
+        has_zeros: Any = spec.get("zero_points", False)
+        _check_options(bits, group, levels, has_zeros)
+        _, groups = _scale_shape(rows, columns, group)
+        count = 1 if group == "matrix" else round_up(rows, ROW_MULTIPLE) * groups
         packed = read_tensor(
             tensors, "codes", torch.uint8, (packed_code_bytes(rows, columns, bits),)
         )
-        scales = read_finite(
-            tensors, "scales", torch.float16, (round_up(rows, ROW_MULTIPLE) * groups,)
-        )
+        scales = _unpacked(read_finite(tensors, "scales", torch.float16, (count,)), rows, groups)
+        zeros = None
+        if has_zeros:
+            zeros = _unpacked(read_tensor(tensors, "zeros", torch.int8, (count,)), rows, groups)
         codes = unpack_codes(packed, rows, columns, bits)
         if bits == 8 and (codes == -128).any():
             raise TerselmError("tensor 'codes' holds -128, which 8-bit codes leave out")
-        return cls(codes, unpack_scales(scales, rows, groups), bits, group)
+        return cls(codes, scales, bits, group, levels, zeros)
 
     def cost(self) -> Cost:
         """Return the cost: all codes and scales are read once a product."""
@@ -154,8 +226,28 @@ class Quantized(CodedOp):
             self.scales.copy_(self.scales.half().float())
 
 
-def _check_options(bits: Any, group: Any) -> None:
-    if bits not in BITS:
+def _scale_shape(rows: int, columns: int, group: Group) -> tuple[int, int]:
+    return (1, 1) if group == "matrix" else (rows, -(-columns // group_size(columns, group)))
+
+
+def _unpacked(packed: Tensor, rows: int, groups: int) -> Tensor:
+    """Return [rows, groups], or [1, 1] of the only number."""
+    return packed.reshape(1, 1) if len(packed) == 1 else unpack_scales(packed, rows, groups)
+
+
+def _check_options(bits: Any, group: Any, levels: Any, zero_points: Any) -> None:
+    if type(bits) is not int or bits not in BITS:
         raise TerselmError(f"bits is {bits!r}, expected one of {list(BITS)}")
-    if group is not None and (type(group) is not int or group <= 0 or group % GROUP_MULTIPLE):
-        raise TerselmError(f"group is {group!r}, expected a multiple of {GROUP_MULTIPLE} or null")
+    if group not in (None, "matrix") and (
+        type(group) is not int or not 0 < group <= LARGEST_GROUP or group % GROUP_MULTIPLE
+    ):
+        raise TerselmError(
+            f"group is {group!r}, expected a multiple of {GROUP_MULTIPLE} "
+            f"up to {LARGEST_GROUP}, 'matrix' or null"
+        )
+    if levels not in LEVELS:
+        raise TerselmError(f"levels is {levels!r}, expected 'mid_tread' or 'mid_rise'")
+    if type(zero_points) is not bool:
+        raise TerselmError(f"zero_points is {zero_points!r}, expected true or false")
+    if levels == "mid_rise" and (zero_points or bits == 8):
+        raise TerselmError("levels is 'mid_rise', which needs symmetric codes of at most 4 bits")

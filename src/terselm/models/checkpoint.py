@@ -158,6 +158,7 @@ def _stored_tensors(model: LanguageModel) -> Iterator[tuple[str, Tensor]]:
             yield f"{name}.{part}", tensor.cpu()
     for name, bias in model.biases().items():
         yield name, bias.detach().cpu()
+    yield from model.output.tables().items()
     for name, array in model.vocabulary.tensors().items():
         yield name, torch.from_numpy(array)
 
@@ -268,6 +269,7 @@ def _build(document: Any, tensors: Mapping[str, Tensor]) -> LanguageModel:
         model.replace_weight(name, op)
     for name, bias in model.biases().items():
         model.replace_bias(name, read_finite(tensors, name, torch.float32, tuple(bias.shape)))
+    model.output.load_tables(tensors)
     provenance = document.get("provenance")
     model.provenance = provenance if isinstance(provenance, dict) else {}
     return model

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from terselm.cells.base import CELLS, CellSizes
 from terselm.errors import UsageError
+from terselm.models.output import OUTPUTS
 
 Size = Annotated[int, Field(ge=1, le=2**20)]
+Cutoff = Annotated[int, Field(ge=1, lt=2**31)]
 
 
 class ModelConfig(BaseModel):
@@ -18,7 +29,8 @@ class ModelConfig(BaseModel):
     Attributes
     ----------
     cell : str
-        A registered cell: "lstm", "gru", "rnn_tanh", "rnn_relu".
+        A registered cell: "lstm", "gru", "rnn_tanh", "rnn_relu", and with a projection
+        "projected_gru", "projected_rnn_tanh", "projected_rnn_relu".
     hidden : tuple of int
         Hidden units of each layer.
     embedding : int
@@ -26,8 +38,16 @@ class ModelConfig(BaseModel):
     projection : int or None
         Size of the recurrent projection of every layer, for cells that have one.
     tied : bool
-        Whether the output layer uses the embedding matrix. It needs the size of the last
-        layer's output to be that of the embedding.
+        Whether the output layer uses the embedding matrix. Where the last layer's output has
+        another size than the embedding, a projection stands between the two.
+    output : str
+        A registered output layer: "softmax" or "adaptive".
+    cutoffs : tuple of int
+        Of the adaptive output: ranks by frequency at which its clusters of rarer words start.
+    division : int
+        Of the adaptive output: how many times smaller each cluster's inner size is.
+    cluster_sizes : tuple of int or None
+        Of the adaptive output: the inner sizes themselves; None: as `division` says.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,25 +57,40 @@ class ModelConfig(BaseModel):
     embedding: Size = 200
     projection: Size | None = None
     tied: bool = False
+    output: str = "softmax"
+    cutoffs: Annotated[tuple[Cutoff, ...], Field(max_length=16)] = ()
+    division: Annotated[int, Field(ge=1, le=1024)] = 4
+    cluster_sizes: tuple[Size, ...] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> ModelConfig:
         if self.cell not in CELLS:
             raise ValueError(f"unknown cell {self.cell!r}; known: {', '.join(CELLS)}")
+        if self.projection is None and CELLS.get(self.cell).needs_projection:
+            raise ValueError(f"a {self.cell} cell needs a projection; give its size")
         if self.projection is not None:
             if not CELLS.get(self.cell).has_projection:
-                raise ValueError(f"a {self.cell} cell has no projection; use lstm")
+                with_one = [kind for kind in CELLS if CELLS.get(kind).has_projection]
+                raise ValueError(
+                    f"a {self.cell} cell has no projection; use {' or '.join(with_one)}"
+                )
             if self.projection >= min(self.hidden):
                 raise ValueError(
                     f"projection {self.projection} must be smaller than "
                     f"every hidden size {list(self.hidden)}"
                 )
-        if self.tied and self.embedding != self.output_size:
-            raise ValueError(
-                f"a tied output needs an embedding of the size of the last layer's output: "
-                f"embedding {self.embedding}, output {self.output_size}"
-            )
+        if self.output not in OUTPUTS:
+            raise ValueError(f"unknown output {self.output!r}; known: {', '.join(OUTPUTS)}")
+        OUTPUTS.get(self.output).check(self)
         return self
+
+    @model_serializer(mode="wrap")
+    def _only_what_counts(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = dump(self)
+        if not self.cutoffs:
+            for name in ("output", "cutoffs", "division", "cluster_sizes"):
+                values.pop(name, None)
+        return values
 
     @property
     def layers(self) -> int:
@@ -66,6 +101,31 @@ class ModelConfig(BaseModel):
     def output_size(self) -> int:
         """The size of the vector that the output layer reads."""
         return self.projection or self.hidden[-1]
+
+    @property
+    def has_output_projection(self) -> bool:
+        """Whether a projection stands between the last layer and a tied embedding."""
+        return self.tied and self.embedding != self.output_size
+
+    def inner_sizes(self) -> tuple[int, ...]:
+        """Return the inner size of each cluster of an adaptive output."""
+        if self.cluster_sizes is not None:
+            return self.cluster_sizes
+        numbers = range(1, len(self.cutoffs) + 1)
+        return tuple(self.output_size // self.division**number for number in numbers)
+
+    def with_hidden(self, hidden: Sequence[int]) -> ModelConfig:
+        """Return the configuration with other hidden sizes and everything else as it is.
+
+        Raises
+        ------
+        UsageError
+            If the sizes do not go with the rest.
+        """
+        values = self.model_dump() | {"hidden": tuple(hidden)}
+        if self.cutoffs:
+            values["cluster_sizes"] = self.inner_sizes()
+        return make_config(values)
 
     def cell_sizes(self) -> list[CellSizes]:
         """Return the sizes of each layer's cell, first layer first."""

@@ -6,6 +6,8 @@ import copy
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -13,11 +15,12 @@ from terselm.cells.base import CELLS, RecurrentCell, State
 from terselm.linear.base import LinearOp
 from terselm.linear.dense import Dense
 from terselm.models.config import ModelConfig
-from terselm.models.output import FullSoftmax
+from terselm.models.output import INITIAL_BOUND, OUTPUTS, OutputLayer
 from terselm.models.regularization import NONE, Regularization
 from terselm.text.vocabulary import Vocabulary
 
-INITIAL_EMBEDDING_BOUND = 0.1
+ATTRIBUTES = {"output": "output.weight", "output_projection": "output.projection"}
+"""Where weights are whose name is not the path to them."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,9 @@ class LanguageModel(nn.Module):
         Sizes and kinds.
     vocabulary : Vocabulary
         The words; its length is the height of the embedding and of the output layer.
+    counts : ndarray or None
+        int64 [vocabulary], how often each word is in the training text; for output layers that
+        treat frequent words in another way than rare ones.
 
     Attributes
     ----------
@@ -55,20 +61,22 @@ class LanguageModel(nn.Module):
         Where the model comes from (training, recipe, perplexities, parent), as JSON values.
     """
 
-    def __init__(self, config: ModelConfig, vocabulary: Vocabulary) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        vocabulary: Vocabulary,
+        counts: npt.NDArray[np.int64] | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
         self.vocabulary = vocabulary
         self.provenance: dict[str, Any] = {}
         size = len(vocabulary)
-        bound = INITIAL_EMBEDDING_BOUND
-        self.embedding: LinearOp = Dense.initialize(size, config.embedding, bound)
+        self.embedding: LinearOp = Dense.initialize(size, config.embedding, INITIAL_BOUND)
         cell = CELLS.get(config.cell)
         self.cells = nn.ModuleList(cell(sizes) for sizes in config.cell_sizes())
-        weight = (
-            self.embedding if config.tied else Dense.initialize(size, config.output_size, bound)
-        )
-        self.output = FullSoftmax(weight, torch.zeros(size))
+        output = OUTPUTS.get(config.output)
+        self.output: OutputLayer = output.build(config, size, self.embedding, counts)
 
     def layers(self) -> list[RecurrentCell]:
         """Return the cells, first layer first."""
@@ -126,8 +134,9 @@ class LanguageModel(nn.Module):
         for number, cell in enumerate(self.layers()):
             for name in cell.weight_names():
                 found[f"cells.{number}.{name}"] = getattr(cell, name)
-        if self.output.weight is not self.embedding:
-            found["output"] = self.output.weight
+        for name, op in self.output.weights().items():
+            if op is not self.embedding:
+                found[name] = op
         return found
 
     def biases(self) -> dict[str, nn.Parameter]:
@@ -141,7 +150,8 @@ class LanguageModel(nn.Module):
 
     def ties(self) -> dict[str, str]:
         """Return which weight is another one under a second name."""
-        return {"output": "embedding"} if self.output.weight is self.embedding else {}
+        outputs = self.output.weights().items()
+        return {name: "embedding" for name, op in outputs if op is self.embedding}
 
     def replace_weight(self, name: str, op: LinearOp) -> None:
         """Put `op` in the place of the matrix `name`; whatever is tied to it follows.
@@ -166,20 +176,13 @@ class LanguageModel(nn.Module):
 
     def replace_bias(self, name: str, bias: Tensor) -> None:
         """Put float32 `bias` in the place of the bias vector `name`."""
-        holder: nn.Module = self.output
-        attribute = name.rsplit(".", 1)[1]
-        if name != "output.bias":
-            holder = self.cells[int(name.split(".")[1])]
+        holder, attribute = self._place(name)
         setattr(holder, attribute, nn.Parameter(bias))
 
     def _place(self, name: str) -> tuple[nn.Module, str]:
-        """Return the module and the attribute that hold the weight `name`."""
-        if name == "embedding":
-            return self, "embedding"
-        if name == "output":
-            return self.output, "weight"
-        _, number, attribute = name.split(".")
-        return self.cells[int(number)], attribute
+        """Return the module and the attribute that hold the weight or bias `name`."""
+        path, _, attribute = ATTRIBUTES.get(name, name).rpartition(".")
+        return self.get_submodule(path), attribute
 
     def parameter_count(self) -> int:
         """Return how many numbers the model stores: weights, a tied one once, and biases."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from terselm.errors import UsageError
@@ -27,7 +28,7 @@ INK = "#222222"
 FAINT = "#E3E3E3"
 INCHES = (7.2, 4.5)
 DOTS_PER_INCH = 160
-STYLE: dict[str, Any] = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "axes.unicode_minus": False,
@@ -80,8 +81,6 @@ def frontier_plot(
         If the file cannot be written.
     """
     path = Path(path)
-    if path.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"cannot draw {path.name}; its name must end in .png or .svg")
     if not points:
         raise UsageError("no points to draw")
     for point in points:
@@ -90,11 +89,30 @@ def frontier_plot(
                 f"{point.label!r} cannot be drawn: "
                 f"{point.bytes} bytes, perplexity {point.perplexity}"
             )
+    write_figure(lambda: _draw(points, title), path)
+
+
+def write_figure(draw: Callable[[], Figure], path: Path) -> None:
+    """Draw in terselm's style and write the picture, whole or not at all.
+
+    Parameters
+    ----------
+    draw : callable
+        Returns the figure; called with the style set.
+    path : Path
+        Ends in .png or .svg.
+
+    Raises
+    ------
+    UsageError
+        If the suffix is another one.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise UsageError(f"cannot draw {path.name}; its name must end in .png or .svg")
     with rc_context(STYLE):
-        figure = _draw(points, title)
         data = io.BytesIO()
-        suffix = path.suffix.lower()
-        figure.savefig(data, format=suffix[1:], dpi=DOTS_PER_INCH, metadata=SUFFIXES[suffix])
+        draw().savefig(data, format=suffix[1:], dpi=DOTS_PER_INCH, metadata=SUFFIXES[suffix])
     write_bytes(path, data.getvalue())
 
 
@@ -112,9 +130,9 @@ def pareto_front(points: Sequence[FrontierPoint]) -> list[FrontierPoint]:
 
 
 def _draw(points: Sequence[FrontierPoint], title: str) -> Figure:
-    figure = Figure(figsize=INCHES, dpi=DOTS_PER_INCH, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)
+    figure = Figure(figsize=INCHES, dpi=DOTS_PER_INCH, layout=layout, facecolor="white")
+    canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     front = pareto_front(points)
     beaten = [point for point in points if point not in front]
@@ -132,10 +150,12 @@ def _draw(points: Sequence[FrontierPoint], title: str) -> Figure:
     _dress(axes, points, title)
     figure.draw_without_rendering()
     colors = [FRONT if point in front else "#5F5F5F" for point in points]
-    texts = [f"{point.label}\n{human_bytes(point.bytes)} · {point.perplexity:.1f}" for point in points]
+    texts = [
+        f"{point.label}\n{human_bytes(point.bytes)} · {point.perplexity:.1f}" for point in points
+    ]
     places = [(float(point.bytes), point.perplexity) for point in points]
     line = [(float(point.bytes), point.perplexity) for point in front]
-    place_labels(axes, places, texts, colors, line)
+    place_labels(canvas, axes, places, texts, colors, line)
     return figure
 
 
@@ -154,6 +174,11 @@ def _scatter(axes: Axes, points: Sequence[FrontierPoint], edge: str, face: str) 
 def _dress(axes: Axes, points: Sequence[FrontierPoint], title: str) -> None:
     axes.set_xlim(*_size_limits([point.bytes for point in points]))
     axes.set_ylim(*_perplexity_limits([point.perplexity for point in points]))
+    dress_axes(axes, title)
+
+
+def dress_axes(axes: Axes, title: str) -> None:
+    """Give bytes-against-perplexity axes their ticks, grid, labels and title."""
     axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5), numticks=12))
     axes.xaxis.set_major_formatter(FuncFormatter(_tick))
     axes.xaxis.set_minor_locator(NullLocator())
@@ -166,7 +191,8 @@ def _dress(axes: Axes, points: Sequence[FrontierPoint], title: str) -> None:
     axes.tick_params(length=0, colors="#555555", labelsize=9)
     axes.set_xlabel("bytes of the file (left is smaller)", color=INK)
     axes.set_ylabel("perplexity (down is better)", color=INK)
-    axes.set_title(title, loc="left", color=INK, fontsize=12, fontweight="bold", pad=12)
+    heading = axes.set_title(title, loc="left", pad=12)
+    heading.set(color=INK, fontsize=12, fontweight="bold", parse_math=False)
 
 
 def _size_limits(sizes: Sequence[int]) -> tuple[float, float]:

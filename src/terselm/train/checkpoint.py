@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ FORMAT = 1
 CHECKPOINT_NAME = "checkpoint.pt"
 METRICS_NAME = "metrics.jsonl"
 CHUNK = 1 << 20
+DIGEST_BYTES = 32
 
 
 class RunFolder:
@@ -46,7 +48,7 @@ class RunFolder:
         return None if self.folder is None else self.folder / METRICS_NAME
 
     def open(self, fingerprint: Mapping[str, Any], resume: bool) -> dict[str, Any] | None:
-        """Return the state of the run in the folder where it is to be resumed, else None.
+        """Make the folder ready for a run.
 
         Parameters
         ----------
@@ -54,61 +56,67 @@ class RunFolder:
             What this run is (see `fingerprint_of`).
         resume : bool
 
+        Returns
+        -------
+        dict or None
+            The state to go on from; None where the run begins.
+
         Raises
         ------
         UsageError
             If the folder holds an unfinished run that is not to be resumed, or a run of
             something else that is.
         TerselmError
-            If the folder cannot be made or the checkpoint is damaged.
+            If the folder cannot be written to or the checkpoint is damaged.
         """
         if self.folder is None:
             if resume:
                 raise UsageError("resume needs the folder of the run")
             return None
-        assert self.checkpoint is not None
-        if not self.checkpoint.exists():
+        stored = self._stored(self.folder, fingerprint, resume)
+        self._clear(self.folder, stored)
+        return stored
+
+    def _stored(
+        self, folder: Path, fingerprint: Mapping[str, Any], resume: bool
+    ) -> dict[str, Any] | None:
+        path = folder / CHECKPOINT_NAME
+        if not path.exists():
             return None
-        state = load_checkpoint(self.checkpoint)
+        stored = load_checkpoint(path)
         if resume:
-            check_same_run(state["fingerprint"], fingerprint, self.folder)
-            return state
-        if state["finished"] is None:
-            raise UsageError(
-                f"{self.folder} holds an unfinished run; use --resume or another --out"
-            )
+            check_same_run(stored["fingerprint"], fingerprint, folder)
+            return stored
+        if stored["finished"] is None:
+            raise UsageError(f"{folder} holds an unfinished run; use --resume or another --out")
         return None
 
-    def prepare(self, resumed: bool) -> None:
-        """Make the folder, and clear away what a killed run or an earlier one left.
-
-        Raises
-        ------
-        TerselmError
-            If the folder cannot be written to.
-        """
-        if self.folder is None:
-            return
+    def _clear(self, folder: Path, stored: Mapping[str, Any] | None) -> None:
+        """Make the folder, and clear away what a killed run or a finished one left."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            for leftover in self.folder.glob(f".{CHECKPOINT_NAME}.*.tmp"):
+            folder.mkdir(parents=True, exist_ok=True)
+            for leftover in folder.glob(f".{CHECKPOINT_NAME}.*.tmp"):
                 leftover.unlink(missing_ok=True)
-            if not resumed and self.checkpoint is not None:
-                self.checkpoint.unlink(missing_ok=True)
+            if stored is None:
+                (folder / CHECKPOINT_NAME).unlink(missing_ok=True)
         except OSError as error:
-            raise TerselmError(f"cannot use the folder {self.folder}: {error.strerror}") from None
+            raise TerselmError(f"cannot use the folder {folder}: {error.strerror}") from None
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Write the state of a run, whole or not at all.
+    """Write the state of a run, whole or not at all, with its SHA-256 at the end.
 
     Raises
     ------
     TerselmError
         If the file cannot be written; the checkpoint before it stays.
     """
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **state}, buffer)
+    data = buffer.getbuffer()
     with atomic_write(path) as file:
-        torch.save({"format": FORMAT, **state}, file)
+        file.write(data)
+        file.write(hashlib.sha256(data).digest())
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -120,13 +128,16 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         If the file cannot be read, is damaged, or is of another version.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen kinds for a damaged file
-        if isinstance(error, OSError) and error.strerror:
-            raise TerselmError(f"cannot read {path}: {error.strerror}") from None
+        content = memoryview(path.read_bytes())
+    except OSError as error:
+        raise TerselmError(f"cannot read {path}: {error.strerror}") from None
+    data, digest = content[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
+    # torch itself reads through flipped bits.
+    if hashlib.sha256(data).digest() != digest:
         raise TerselmError(
             f"{path} is damaged and cannot be resumed; delete its folder and train anew"
-        ) from None
+        )
+    state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise TerselmError(f"{path} is no checkpoint of this version of terselm; train anew")
     return state

@@ -13,6 +13,7 @@ from terselm.models.regularization import Regularization
 Optimizer = Literal["sgd", "adam", "adamw", "adam_then_sgd"]
 Schedule = Literal["constant", "exponential", "plateau", "cosine"]
 Averaging = Literal["none", "ema", "nt_asgd"]
+Loss = Literal["full", "sampled", "nce"]
 
 Probability = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -51,6 +52,12 @@ class TrainingConfig(BaseModel):
         L2 for SGD and Adam, decoupled for AdamW.
     clip : float or None
         Greatest norm of the whole gradient.
+    loss : {"full", "sampled", "nce"}
+        full: the softmax over all words. sampled: over the target and a sample of words, nce:
+        noise-contrastive estimation; both cost as much as the sample is large, for very large
+        vocabularies (see `models.sampling`). Validation always uses the full softmax.
+    samples : int
+        Mean number of sampled words, drawn anew each window, as likely as count^0.75.
     epochs : int
     batch : int
         Parallel streams of text, over all processes together.
@@ -102,6 +109,8 @@ class TrainingConfig(BaseModel):
     momentum: Probability = 0.0
     weight_decay: NotNegative = 0.0
     clip: Positive | None = 0.25
+    loss: Loss = "full"
+    samples: Annotated[int, Field(ge=1)] = 8192
     epochs: Annotated[int, Field(ge=1)] = 40
     batch: Annotated[int, Field(ge=1)] = 20
     window: Annotated[int, Field(ge=1)] = 35

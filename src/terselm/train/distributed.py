@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import Any, TypeVar
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +59,7 @@ class Workers:
 
     def clip(self, parameters: Sequence[nn.Parameter], norm: float) -> Tensor:
         """Scale the gradients down to `norm`; return the norm before, a scalar."""
-        return nn.utils.clip_grad_norm_(parameters, norm, foreach=True)
+        return nn.utils.clip_grad_norm_(parameters, norm)
 
     def agree(self, wish: int, step: int, last: bool) -> int:
         """Return the greatest wish of all processes, on steps where they compare theirs, else 0.
@@ -77,9 +79,9 @@ class Workers:
         """Return the values of all processes by rank, in the main process."""
         return [value]
 
-    def from_main(self, value: T) -> T:
-        """Return the main process's value in every process."""
-        return value
+    def on_main(self, work: Callable[[], T]) -> T:
+        """Let the main process do `work`; return, or raise, what came of it in every process."""
+        return work()
 
 
 class AcceleratedWorkers(Workers):
@@ -97,7 +99,10 @@ class AcceleratedWorkers(Workers):
 
     def prepare(self, objective: Objective) -> nn.Module:
         """Return the module wrapped in DistributedDataParallel."""
-        wrapped: nn.Module = self._accelerator.prepare_model(objective)
+        with warnings.catch_warnings():
+            # torch 2.13 has a new name for broadcast_buffers, which accelerate does not pass on.
+            warnings.simplefilter("ignore", FutureWarning)
+            wrapped: nn.Module = self._accelerator.prepare_model(objective)
         return wrapped
 
     def backward(self, loss: Tensor) -> None:
@@ -122,11 +127,18 @@ class AcceleratedWorkers(Workers):
         torch.distributed.gather_object(value, values)
         return values or []
 
-    def from_main(self, value: T) -> T:
-        """Return the main process's value in every process."""
-        values = [value]
-        torch.distributed.broadcast_object_list(values)
-        return values[0]
+    def on_main(self, work: Callable[[], T]) -> T:
+        """Let the main process do `work`; return, or raise, what came of it in every process."""
+        outcome: list[Any] = [None, None]
+        if self.is_main:
+            try:
+                outcome[0] = work()
+            except Exception as error:  # handed on as it is
+                outcome[1] = error
+        torch.distributed.broadcast_object_list(outcome)
+        if outcome[1] is not None:
+            raise outcome[1]
+        return outcome[0]
 
 
 def start_workers(device: str) -> Workers:
@@ -134,3 +146,16 @@ def start_workers(device: str) -> Workers:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return AcceleratedWorkers(device)
     return Workers(device)
+
+
+def end_process(code: int) -> NoReturn:
+    """End one of several processes with an exit code, without the interpreter's own teardown.
+
+    Once in twenty runs torch 2.13 aborts there, in a thread of its process group, when all work
+    is done and saved; a launcher would call the whole run failed.
+    """
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

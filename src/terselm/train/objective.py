@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor, nn
 
 from terselm.cells.base import State
+from terselm.errors import UsageError
 from terselm.models.language_model import LanguageModel
+from terselm.models.output import FullSoftmax
+from terselm.models.sampling import (
+    Noise,
+    count_tokens,
+    inclusion_probabilities,
+    noise_contrastive,
+    sampled_softmax,
+)
 from terselm.train.config import TrainingConfig
 from terselm.train.distillation import Distillation
+
+SAMPLED: dict[str, Callable[[FullSoftmax, Tensor, Tensor, Noise], tuple[Tensor, Tensor]]] = {
+    "sampled": sampled_softmax,
+    "nce": noise_contrastive,
+}
 
 
 class Objective(nn.Module):
     """The loss of one window, as a module, so that it can be wrapped for several processes.
 
-    mean nll (or its mixture with a teacher) + alpha · mean(output²) + beta · mean(diff(raw)²)
+    loss + alpha · mean(output²) + beta · mean(diff(raw)²), with the mean nll, its mixture with
+    a teacher, or a sampled loss in its place
     (activation and temporal activation regularization, Merity et al. 2017, arXiv 1708.01009).
 
     Parameters
@@ -21,6 +41,13 @@ class Objective(nn.Module):
     model : LanguageModel
     config : TrainingConfig
     distillation : Distillation or None
+    noise : Noise or None
+        What a sampled loss draws words from; see `make_noise`.
+
+    Raises
+    ------
+    UsageError
+        If a sampled loss meets a teacher, or an output layer that does not score every word.
     """
 
     def __init__(
@@ -28,11 +55,25 @@ class Objective(nn.Module):
         model: LanguageModel,
         config: TrainingConfig,
         distillation: Distillation | None = None,
+        noise: Noise | None = None,
     ) -> None:
         super().__init__()
+        if (noise is None) != (config.loss == "full"):
+            raise ValueError("sampled losses, and only they, need noise")
+        if noise is not None and distillation is not None:
+            raise UsageError(
+                f"loss: {config.loss} scores a sample of words, a teacher needs them all; use full"
+            )
+        if noise is not None and not isinstance(model.output, FullSoftmax):
+            raise UsageError(
+                f"loss: {config.loss} is for an output that scores every word, and this one is "
+                f"{model.output.kind}; use full"
+            )
         self.model = model
         # Not a module, so the teacher's parameters stay out of this one's.
         self.distillation = distillation
+        self.noise = noise
+        self._loss = SAMPLED.get(config.loss)
         self._regularization = config.regularization()
         self._alpha = config.activation_regularization
         self._beta = config.temporal_activation_regularization
@@ -54,13 +95,17 @@ class Objective(nn.Module):
         loss : Tensor
             Scalar, what to differentiate.
         nll : Tensor
-            Scalar, the mean negative log-likelihood of a token in nats.
+            Scalar, the mean negative log-likelihood of a token in nats; an estimate where the
+            loss is a sampled one.
         state : list of State
             The state after, cut from the graph.
         """
         hidden = self.model.hidden(tokens, state, self._regularization)
         output = self.model.output
-        if self.distillation is None:
+        if self._loss is not None and self.noise is not None and isinstance(output, FullSoftmax):
+            loss, nll = self._loss(output, hidden.output, targets, self.noise)
+            loss, nll = loss.mean(), nll.mean()
+        elif self.distillation is None:
             nll = output.negative_log_likelihood(hidden.output, targets).mean()
             loss = nll
         else:
@@ -71,6 +116,23 @@ class Objective(nn.Module):
         if self._beta and len(tokens) > 1:
             loss = loss + self._beta * (hidden.raw[1:] - hidden.raw[:-1]).square().mean()
         return loss, nll.detach(), detached(hidden.state)
+
+
+def make_noise(
+    config: TrainingConfig, ids: npt.NDArray[np.integer[Any]], vocabulary_size: int
+) -> Noise | None:
+    """Return what the loss draws words from; None where it scores them all.
+
+    Parameters
+    ----------
+    config : TrainingConfig
+    ids : ndarray
+        The training text, integers [tokens].
+    vocabulary_size : int
+    """
+    if config.loss == "full":
+        return None
+    return Noise(inclusion_probabilities(count_tokens(ids, vocabulary_size), config.samples))
 
 
 def detached(state: list[State]) -> list[State]:

@@ -21,7 +21,7 @@ from terselm.train.distillation import Distillation
 from terselm.train.distributed import Workers
 from terselm.train.interruption import StopRequest
 from terselm.train.metrics import EpochRecord, Meter, MetricsFile, Observer, RunInfo, Stopped
-from terselm.train.objective import Objective
+from terselm.train.objective import Objective, make_noise
 from terselm.train.optimizers import ScheduledOptimizer
 from terselm.train.reporting import Position, Reporter
 from terselm.train.windows import Windows
@@ -93,7 +93,8 @@ class Run:
             length = self._load(stored)
         metrics = MetricsFile(folder.metrics if workers.is_main else None, length)
         self._reporter = Reporter(self._meter, metrics, observer)
-        self._objective = workers.prepare(Objective(model, config, distillation))
+        noise = make_noise(config, ids, len(model.vocabulary))
+        self._objective = workers.prepare(Objective(model, config, distillation, noise))
         self._tokens_per_epoch = len(ids)
         self._now = self._saved = time.monotonic()
 
@@ -158,7 +159,7 @@ class Run:
         self.model.train()
         self._tick(training=False)
         agreed = self._workers.agree(self._wish(stop), position.step, last=True)
-        if agreed in (TIME, INTERRUPT):
+        if agreed in (TIME, INTERRUPT) and position.step < steps:
             return "interrupted" if agreed == INTERRUPT else "time"
         while position.step < steps:
             self._step(*windows[position.step], position.step / steps)
@@ -226,31 +227,9 @@ class Run:
         if path is None:
             return
         # A checkpoint from which nothing can go on must not take the place of a good one.
-        self._reporter.check(self._position, self.optimizer.rate)
+        self._reporter.check(self._position, self.optimizer.rate, self._trained)
         ranks = self._workers.gather(self._rank_state())
-        if self._workers.is_main:
-            best = self._best
-            save_checkpoint(
-                path,
-                {
-                    "fingerprint": dict(self._fingerprint),
-                    "finished": finished,
-                    "position": asdict(self._position),
-                    "parameters": {name: value.detach() for name, value in self._named()},
-                    "optimizer": self.optimizer.state(),
-                    "average": self.average.state(),
-                    "best": None
-                    if best is None
-                    else {
-                        "epoch": best.epoch,
-                        "perplexity": best.perplexity,
-                        "weights": dict(best.weights),
-                    },
-                    "history": [asdict(record) for record in self.history],
-                    "ranks": ranks,
-                    "metrics_bytes": self._reporter.metrics.length(),
-                },
-            )
+        self._workers.on_main(lambda: save_checkpoint(path, self._snapshot(ranks, finished)))
         self._tick(training=False)
         self._saved = self._now
 
@@ -291,6 +270,23 @@ class Run:
 
     def _named(self) -> Sequence[tuple[str, nn.Parameter]]:
         return list(self.parameters.items())
+
+    def _snapshot(self, ranks: list[dict[str, Any]], finished: Stopped | None) -> dict[str, Any]:
+        """Return what a checkpoint holds; `_load` takes it up."""
+        best = self._best
+        return {
+            "fingerprint": dict(self._fingerprint),
+            "finished": finished,
+            "position": asdict(self._position),
+            "parameters": {name: value.detach() for name, value in self._named()},
+            "optimizer": self.optimizer.state(),
+            "average": self.average.state(),
+            # Not asdict, which would copy the weights.
+            "best": None if best is None else dict(vars(best)),
+            "history": [asdict(record) for record in self.history],
+            "ranks": ranks,
+            "metrics_bytes": self._reporter.metrics.length(),
+        }
 
     def _rank_state(self) -> dict[str, Any]:
         """Return what differs between processes: carried state, random state, own loss."""

@@ -1,0 +1,116 @@
+"""Pruning while the model trains."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Annotated
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from terselm.compress.base import OPTIONS, Context, register_method
+from terselm.compress.gradual import GradualSparse
+from terselm.compress.methods.recover import Recover
+from terselm.compress.pruning import Sparsity, StoredType, check_smaller_than_dense
+from terselm.compress.schedule import CubicSchedule
+from terselm.compress.training_forms import replace_leaves
+from terselm.linear.base import LinearOp
+from terselm.linear.dense import Dense
+from terselm.linear.sparse import Sparse
+from terselm.models.language_model import LanguageModel
+
+Count = Annotated[int, Field(ge=1)]
+Step = Annotated[int, Field(ge=0)]
+
+
+@register_method("prune_gradually")
+@dataclass(frozen=True, kw_only=True, config=OPTIONS)
+class PruneGradually(Recover):
+    """Train with ever fewer weights: the smallest go, few at a time, the others adapt.
+
+    Sparsity rises by the cubic schedule from step `begin` to step `end`; from then on the
+    zeros are fixed. Every validation during the training is at the final sparsity.
+
+    Paper: Zhu & Gupta 2017 (arXiv 1710.01878), who take an LSTM language model to 90 %.
+
+    Recipe::
+
+        - {method: prune_gradually, matrices: "cells.* output", sparsity: 0.9, end: 2000,
+           epochs: 3}
+
+    Cost: as for `magnitude` in the file; as long as the training. Needs text (`--data`).
+
+    When not: for less than half the weights, where `second_order` without training loses nothing
+    that one sees.
+
+    Parameters
+    ----------
+    sparsity : float
+        The share of weights that become zero, in [0, 1).
+    matrices : str
+        Which weights, as names or patterns with spaces between them.
+    initial : float
+        The sparsity at `begin`.
+    begin, end : int
+        Training steps (windows). Choose `end` well before the end of the training; an epoch
+        has tokens / (batch · window) steps.
+    every : int
+        Steps between two changes.
+    type : {"float32", "float16"} or None
+        Of the values; None keeps that of the matrix.
+    epochs, time_limit, optimizer, learning_rate, dropout, batch, window
+        As for `recover`, and so are the next.
+    distill, distill_weight, temperature, train_codes
+        As for `recover`.
+    """
+
+    sparsity: Sparsity
+    end: Count
+    matrices: str = "*"
+    initial: Sparsity = 0.0
+    begin: Step = 0
+    every: Count = 10
+    type: StoredType | None = None
+
+    def apply(self, model: LanguageModel, context: Context) -> LanguageModel:
+        """Return the trained model with sparse weights.
+
+        Raises
+        ------
+        UsageError
+            If there is no text, the schedule is impossible, a pattern matches nothing, or a
+            weight is not dense.
+
+        Warns
+        -----
+        UserWarning
+            If training ended before the schedule did: the last weights went at once.
+        """
+        schedule = CubicSchedule(self.sparsity, self.begin, self.end, self.initial, self.every)
+
+        def start(leaf: LinearOp, name: str) -> LinearOp:
+            assert isinstance(leaf, Dense)
+            return GradualSparse(leaf.dense(), schedule, self.type or leaf.stored_type)
+
+        replace_leaves(model, self.matrices, Dense, start, self.name)
+        model = super().apply(model, context)
+        short: dict[str, int] = {}
+
+        def finish(leaf: LinearOp, name: str) -> LinearOp:
+            assert isinstance(leaf, GradualSparse)
+            if not leaf.reached:
+                short[name] = leaf.steps
+            sparse: Sparse = leaf.finished()
+            if self.sparsity > 0:
+                check_smaller_than_dense(sparse, name)
+            return sparse
+
+        replace_leaves(model, "*", GradualSparse, finish, self.name, skip_others=True)
+        if short:
+            warnings.warn(
+                f"{self.name}: training ended after {max(short.values())} of {self.end} steps of "
+                f"the schedule, so the last weights of {', '.join(short)} went at once; "
+                "use a smaller 'end' or more epochs",
+                stacklevel=2,
+            )
+        return model

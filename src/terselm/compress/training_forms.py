@@ -1,0 +1,61 @@
+"""Putting forms that exist only in training into a model, and taking them out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from terselm.compress.recipe import matching_weights
+from terselm.errors import UsageError
+from terselm.linear.base import LinearOp
+from terselm.models.language_model import LanguageModel
+
+
+def replace_leaves(
+    model: LanguageModel,
+    patterns: str,
+    sort: type[LinearOp],
+    change: Callable[[LinearOp, str], LinearOp],
+    method: str,
+    skip_others: bool = False,
+) -> None:
+    """Replace leaves of the weights that the patterns name, in place.
+
+    Parameters
+    ----------
+    model : LanguageModel
+    patterns : str
+        Names or shell patterns with spaces between them.
+    sort : type
+        The form that is replaced.
+    change : callable
+        Returns the new form of a leaf, given the leaf and its name.
+    method : str
+        Who asks, for the message.
+    skip_others : bool
+        Whether leaves of another form stay as they are; otherwise they are an error.
+
+    Raises
+    ------
+    UsageError
+        If a pattern matches nothing, or a leaf has another form.
+    """
+    names = set(matching_weights(patterns.split(), model))
+
+    def visit(leaf: LinearOp, name: str, wanted: bool) -> LinearOp:
+        if not wanted and name not in names:
+            return leaf
+        if isinstance(leaf, sort):
+            return change(leaf, name)
+        if skip_others:
+            return leaf
+        raise UsageError(
+            f"{method} takes {getattr(sort, 'kind', sort.__name__)} weights, and {name} is "
+            f"{leaf.kind}; put {method} before the step that stored it so"
+        )
+
+    for whole, op in model.weights().items():
+        wanted = whole in names
+        model.replace_weight(
+            whole,
+            op.map_leaves(lambda leaf, name, wanted=wanted: visit(leaf, name, wanted), whole),  # type: ignore[misc]
+        )
