@@ -86,9 +86,7 @@ def test_inspect_adds_up_to_the_file(terselm, model_file):
 
 def test_verify(terselm, model_file, corpus):
     assert terselm("verify", model_file, "--json").json["whole"] is True
-    same = terselm(
-        "verify", model_file, "--against", model_file, "--data", corpus, "--json"
-    ).json
+    same = terselm("verify", model_file, "--against", model_file, "--data", corpus, "--json").json
     assert same["top1_agreement"] == 1.0
     assert same["kl_divergence"] == pytest.approx(0.0, abs=1e-6)
 
@@ -143,9 +141,6 @@ def test_training_resumes_from_the_command_line(terselm, corpus, tmp_path):
     model = tmp_path / "lstm.safetensors"
     first = terselm("train", "--data", corpus, *TRAIN, "--out", model)
     assert first.code == 0
-    again = terselm("train", "--data", corpus, *TRAIN, "--out", model)
-    assert again.code == 2
-    assert "--resume" in again.stderr
     longer = [*TRAIN[:5], 2, *TRAIN[6:]]
     more = terselm("train", "--data", corpus, *longer, "--out", model, "--resume", "--json")
     assert more.code == 0, more.stderr

@@ -163,9 +163,7 @@ def test_the_source_is_unchanged_when_a_step_fails(name):
     assert all(torch.equal(op, before[key]) for key, op in weights_of(model).items())
 
 
-@pytest.mark.parametrize(
-    ("first", "second"), [("quantize", "low_rank"), ("quantize", "quantize")]
-)
+@pytest.mark.parametrize(("first", "second"), [("quantize", "low_rank"), ("quantize", "quantize")])
 def test_a_form_that_a_method_cannot_take_is_named(first, second):
     items = [{"method": first}, {"method": second, **CASES[second][0]}]
     with pytest.raises(UsageError, match=f"{second} takes dense weights, and embedding is"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -38,7 +37,7 @@ def compress(
 
     Presets: lossless-ish (8 bits), balanced (4 bits), small (low rank, recovery, 8 bits).
 
-    [bold]Example[/bold]: terselm compress lstm.safetensors --recipe balanced --data ptb --out small.safetensors
+    **Example**: terselm compress lstm.safetensors --recipe balanced --data ptb --out s.safetensors
     """
     from terselm.cli.loading import open_model, prepare_output, split_of
     from terselm.cli.recovery import recovery

@@ -33,7 +33,7 @@ def get(name: Name, out: Folder = None, json: Json = False, debug: Debug = False
 
     PTB is free for research use only.
 
-    [bold]Example[/bold]: terselm data get ptb
+    **Example**: terselm data get ptb
     """
     from terselm.text.download import get_dataset
 

@@ -25,7 +25,7 @@ def evaluate(
     One stream with the state carried over; every token is a target once. The 95 % interval is
     that of the mean over the text.
 
-    [bold]Example[/bold]: terselm evaluate lstm.safetensors --data ptb --split test
+    **Example**: terselm evaluate lstm.safetensors --data ptb --split test
     """
     from terselm.cli.loading import open_model, split_of
     from terselm.evaluate.perplexity import evaluate as measure

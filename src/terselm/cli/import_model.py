@@ -49,15 +49,15 @@ def import_model(
 
     Nothing in the source is run: pickled modules are refused, tensors are read.
 
-    [bold]Example[/bold]: terselm import model.safetensors --vocabulary words.txt --out lstm.safetensors
+    **Example**: terselm import model.safetensors --vocabulary words.txt --out lstm.safetensors
     """
     from terselm.cli.loading import prepare_output
-    from terselm.importers.base import import_model as read
+    from terselm.importers.base import import_with_notes as read
     from terselm.models.checkpoint import save
 
     output = Output(json)
     prepare_output(out)
-    model = read(
+    imported = read(
         source,
         kind=kind,
         vocabulary=vocabulary,
@@ -65,6 +65,9 @@ def import_model(
         stored_type=stored_type,
         nonlinearity=nonlinearity,
     )
+    model = imported.model
+    for note in imported.notes:
+        output.remark(f"note: {note}")
     size = save(model, out)
     config = model.config
     values = {

@@ -9,7 +9,7 @@ from terselm.cli.output import Output
 def inspect(model: ModelFile, json: Json = False, debug: Debug = False) -> None:
     """Show every weight: form, shape, bytes, MACs, share of the file.
 
-    [bold]Example[/bold]: terselm inspect small.safetensors
+    **Example**: terselm inspect small.safetensors
     """
     from terselm.cli.loading import open_model
     from terselm.evaluate.cost import inspect as measure

@@ -6,7 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -33,7 +33,7 @@ def build_app() -> typer.Typer:
         name="terselm",
         add_completion=False,
         pretty_exceptions_enable=False,
-        rich_markup_mode="rich",
+        rich_markup_mode="markdown",
         help="Make recurrent language models small: train, compress, evaluate, predict.",
         epilog="A first look: terselm quickstart",
     )
@@ -94,12 +94,19 @@ def _fail(error: BaseException, message: str, code: int, settings: dict[str, Any
     return code
 
 
-def _version_option(
-    version: bool = typer.Option(False, "--version", help="Show the version.", is_eager=True),
-) -> None:
-    if version:
+def _show_version(value: bool) -> None:
+    if value:
         print(f"terselm {__version__}")
         raise typer.Exit
+
+
+def _version_option(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Nothing to do: the option's callback did it."""
 
 
 if __name__ == "__main__":

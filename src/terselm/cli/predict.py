@@ -18,7 +18,7 @@ def predict(
 ) -> None:
     """Predict the next word after TEXT.
 
-    [bold]Example[/bold]: terselm predict small.safetensors "the company said" -k 5
+    **Example**: terselm predict small.safetensors "the company said" -k 5
     """
     from terselm.cli.loading import open_model
     from terselm.evaluate.predict import predict as most_likely

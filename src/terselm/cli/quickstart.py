@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 Folder = Annotated[
     Path, typer.Option("--out", metavar="DIR", help="Folder for the models and the picture.")
 ]
-Data = Annotated[
-    str, typer.Option("--data", metavar="DIR|FILE|NAME", help="Text, as for train.")
-]
+Data = Annotated[str, typer.Option("--data", metavar="DIR|FILE|NAME", help="Text, as for train.")]
 Epochs = Annotated[int, typer.Option("--epochs", help="Passes over the text.", min=1)]
 
 MODEL = {"cell": "lstm", "hidden": (192, 192), "embedding": 192, "tied": True}
@@ -56,7 +54,7 @@ def quickstart(
 
     The text is the documentation of Python's own standard library, so nothing is downloaded.
 
-    [bold]Example[/bold]: terselm quickstart
+    **Example**: terselm quickstart
     """
     from terselm.cli.loading import prepare_folder, split_of
     from terselm.cli.recovery import recovery

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from terselm.cli.options import Data, Debug, Device, Json, Out, Seed
+from terselm.cli.options import Data, Debug, Device, Json, Out
 from terselm.cli.output import Output
 
 if TYPE_CHECKING:
     from terselm.models.config import ModelConfig
-    from terselm.models.language_model import LanguageModel
     from terselm.text.vocabulary import Vocabulary
 
 MODEL, TEXT, OPTIMIZATION = "Model", "Text", "Optimization"
@@ -40,9 +39,7 @@ Projection = Annotated[
 Tied = Annotated[
     bool | None, _option("--tied/--untied", "Output layer uses the embedding. [untied]", MODEL)
 ]
-Tokens = Annotated[
-    str | None, _option("--tokens", "words, characters or bpe. [words]", TEXT)
-]
+Tokens = Annotated[str | None, _option("--tokens", "words, characters or bpe. [words]", TEXT)]
 VocabularySize = Annotated[
     int | None, _option("--vocabulary-size", "Most tokens of free text or bpe.", TEXT, min=2)
 ]
@@ -68,9 +65,7 @@ WeightDecay = Annotated[
 ]
 Clip = Annotated[float | None, _option("--clip", "Greatest norm of the gradient.", OPTIMIZATION)]
 Epochs = Annotated[int | None, _option("--epochs", "Passes over the text.", OPTIMIZATION, min=1)]
-Batch = Annotated[
-    int | None, _option("--batch", "Parallel streams of text.", OPTIMIZATION, min=1)
-]
+Batch = Annotated[int | None, _option("--batch", "Parallel streams of text.", OPTIMIZATION, min=1)]
 Window = Annotated[
     int | None,
     _option("--window", "Steps of back-propagation through time.", OPTIMIZATION, min=1),
@@ -99,9 +94,7 @@ TemporalActivation = Annotated[
     float | None,
     _option("--temporal-activation-regularization", "Of squared changes.", REGULARIZATION),
 ]
-Averaging = Annotated[
-    str | None, _option("--averaging", "none, ema or nt_asgd.", REGULARIZATION)
-]
+Averaging = Annotated[str | None, _option("--averaging", "none, ema or nt_asgd.", REGULARIZATION)]
 EarlyStopping = Annotated[
     int | None, _option("--early-stopping", "Epochs without improvement.", RUN, min=1)
 ]
@@ -157,7 +150,7 @@ def train(
     The run's checkpoint and its metrics.jsonl lie in OUT.train; a run that was stopped, in
     whatever way, goes on with --resume to the very same weights. Ctrl-C saves the best so far.
 
-    [bold]Example[/bold]: terselm train --data ptb --hidden 200 --epochs 11 --out lstm.safetensors
+    **Example**: terselm train --data ptb --hidden 200 --epochs 11 --out lstm.safetensors
     """
     flags = {
         name: value

@@ -1,4 +1,4 @@
-"""`terselm verify`: is this file whole, and does it still say what another one says?"""
+"""`terselm verify`: whether a file is whole and still says what another one says."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def verify(
     With --against and --data, also how often both models agree on the next word and how far
     their distributions are apart (Kullback-Leibler divergence in nats).
 
-    [bold]Example[/bold]: terselm verify small.safetensors --against lstm.safetensors --data ptb
+    **Example**: terselm verify small.safetensors --against lstm.safetensors --data ptb
     """
     from terselm.cli.loading import open_model, split_of
     from terselm.errors import UsageError

@@ -13,7 +13,7 @@ from terselm.errors import TerselmError, UsageError
 from terselm.evaluate.stream import (
     WINDOW,
     Progress,
-    check_window,
+    checked_ids,
     hidden_states,
     output_blocks,
     ready,
@@ -81,14 +81,12 @@ def agreement(
     Raises
     ------
     UsageError
-        If the vocabularies differ or the text is empty.
+        If the vocabularies differ, or the text is empty or in another vocabulary.
     TerselmError
         If one of the models gives NaN.
     """
     check_same_vocabulary(model, reference)
-    if not len(split.ids):
-        raise UsageError("the text holds no tokens; there is nothing to compare on")
-    check_window(window)
+    ids = checked_ids(model, split.ids, window)
     size, start = len(model.vocabulary), model.vocabulary.start_id
     first = third = tokens = 0
     divergence = 0.0
@@ -96,8 +94,8 @@ def agreement(
         ours = ready(model)
         theirs = ready(reference).to(ours.device)
         streams = zip(
-            hidden_states(ours, split.ids, start, window, progress),
-            hidden_states(theirs, split.ids, start, window),
+            hidden_states(ours, ids, start, window, progress),
+            hidden_states(theirs, ids, start, window),
             strict=True,
         )
         for (our_hidden, _), (their_hidden, _) in streams:

@@ -266,9 +266,7 @@ def _others(
     for name, bias in model.biases().items():
         size = tensor_bytes({name: tensors[name]})
         shape = tuple(bias.shape)
-        parts.append(
-            Part(name, "float32", shape, size, bias.numel(), 0, size, size / file_size)
-        )
+        parts.append(Part(name, "float32", shape, size, bias.numel(), 0, size, size / file_size))
     words = tensor_bytes(_starting_with("vocabulary.", tensors))
     fillers = tensor_bytes(_starting_with(FILLER, tensors))
     for name, kind, size in (

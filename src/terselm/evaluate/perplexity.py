@@ -12,12 +12,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from terselm.errors import TerselmError, UsageError
+from terselm.errors import TerselmError
 from terselm.evaluate.stream import (
     WINDOW,
     Progress,
     TokenIds,
-    check_window,
+    checked_ids,
     hidden_states,
     output_blocks,
     ready,
@@ -99,7 +99,7 @@ def evaluate(
     Raises
     ------
     UsageError
-        If the text is empty or the window is below 1.
+        If the text is empty or in another vocabulary, or the window is below 1.
     TerselmError
         If the model gives NaN, or probability zero to what is in the text.
     """
@@ -152,7 +152,7 @@ def perplexity(
     Raises
     ------
     UsageError
-        If there is no token.
+        If there is no token, or one that is not in the vocabulary.
     """
     nats, _ = _measure(model, ids[:limit], start_id, WINDOW, None, with_ranks=False)
     mean = float(nats.mean())
@@ -191,7 +191,7 @@ def interval(nats: npt.NDArray[np.float64]) -> tuple[float, float] | None:
 
 
 def ranks_of(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return how many other tokens score at least as high as the target, int64 [n].
+    """Return how many other tokens score at least as high as the target, int32 [n].
 
     Parameters
     ----------
@@ -201,7 +201,7 @@ def ranks_of(logits: Tensor, targets: Tensor) -> Tensor:
         int64 [n].
     """
     target_logits = logits.gather(1, targets.unsqueeze(1))
-    return (logits >= target_logits).sum(dim=1) - 1
+    return (logits >= target_logits).sum(dim=1, dtype=torch.int32) - 1
 
 
 def _measure(
@@ -211,17 +211,16 @@ def _measure(
     window: int,
     progress: Progress | None,
     with_ranks: bool,
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """Return the nats of every token, float64 [n], and its rank, int64 [n] or empty."""
-    if not len(ids):
-        raise UsageError("the text holds no tokens; there is nothing to measure")
-    check_window(window)
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int32]]:
+    """Return the nats of every token, float64 [n], and its rank, int32 [n] or empty."""
+    tokens = checked_ids(model, ids, window)
     start = model.vocabulary.start_id if start_id is None else start_id
     nats: list[Tensor] = []
     ranks: list[Tensor] = []
     with torch.inference_mode():
         frozen = ready(model)
-        for window_hidden, window_targets in hidden_states(frozen, ids, start, window, progress):
+        windows = hidden_states(frozen, tokens, start, window, progress)
+        for window_hidden, window_targets in windows:
             blocks = output_blocks(window_hidden, window_targets, len(frozen.vocabulary))
             for hidden, targets in blocks:
                 logits = frozen.output.logits(hidden)
@@ -233,4 +232,4 @@ def _measure(
 
 
 def _joined(parts: list[Tensor]) -> npt.NDArray[Any]:
-    return torch.cat(parts).cpu().numpy() if parts else np.empty(0, np.int64)
+    return torch.cat(parts).cpu().numpy() if parts else np.empty(0, np.int32)

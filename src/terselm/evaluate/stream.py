@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from terselm.linear.dense import Dense
 from terselm.models.language_model import LanguageModel
 from terselm.text.batches import windows
 
-TokenIds = Sequence[int] | npt.NDArray[np.integer]
+TokenIds = Sequence[int] | npt.NDArray[np.integer[Any]]
 
 Progress = Callable[[int, int], object]
 """Called with (tokens done, tokens in all) as the work goes on."""
@@ -22,9 +23,9 @@ Progress = Callable[[int, int], object]
 WINDOW = 512
 """Tokens that one fused call runs over."""
 
-LOGITS_BYTES = 8_000_000
-"""Most bytes of one block of logits. Together with its softmax it stays below the 32 MB from
-which glibc maps every buffer anew, which costs more than filling it."""
+LOGITS_BYTES = 4_000_000
+"""Most bytes of one block of logits: enough rows for a fast product, and small enough that the
+softmax finds them in the cache. Beyond 32 MB glibc would map every buffer anew."""
 
 
 def ready(model: LanguageModel) -> LanguageModel:
@@ -48,23 +49,33 @@ def ready(model: LanguageModel) -> LanguageModel:
     return copy
 
 
-def check_window(window: int) -> None:
-    """Refuse a window that is not a positive number of tokens.
+def checked_ids(model: LanguageModel, ids: TokenIds, window: int) -> npt.NDArray[np.integer[Any]]:
+    """Return the tokens as an array, after checking that they can be measured on.
 
     Raises
     ------
     UsageError
-        If `window` is below 1.
+        If there are none, one is not in the model's vocabulary, or the window is below 1.
     """
     if window < 1:
         raise UsageError(f"window is {window}; it must be at least 1 token")
+    array = np.asarray(ids)
+    if not len(array):
+        raise UsageError("the text holds no tokens; there is nothing to measure")
+    size = len(model.vocabulary)
+    if not 0 <= int(array.min()) <= int(array.max()) < size:
+        raise UsageError(
+            f"the text has token {array.max()}, the model {size:,} tokens; "
+            "encode it with the vocabulary of the model"
+        )
+    return array
 
 
 def hidden_states(
     model: LanguageModel,
-    ids: TokenIds,
+    ids: npt.NDArray[np.integer[Any]],
     start_id: int,
-    window: int = WINDOW,
+    window: int,
     progress: Progress | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Run the recurrent part over a text, the state carried from the first token to the last.
@@ -75,8 +86,8 @@ def hidden_states(
     ----------
     model : LanguageModel
         As `ready` returns it.
-    ids : sequence of int
-        The tokens of the text.
+    ids : ndarray
+        Integers [tokens], as `checked_ids` returns them.
     start_id : int
         What the model reads before the first token.
     window : int

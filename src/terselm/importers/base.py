@@ -177,13 +177,16 @@ def _check_options(
     if stored_type not in STORED_TYPES:
         raise UsageError(f"type is {stored_type!r}; {suggest(stored_type, STORED_TYPES)}")
     if nonlinearity not in NONLINEARITIES:
-        raise UsageError(f"nonlinearity is {nonlinearity!r}; {suggest(nonlinearity, NONLINEARITIES)}")
+        raise UsageError(
+            f"nonlinearity is {nonlinearity!r}; {suggest(nonlinearity, NONLINEARITIES)}"
+        )
 
 
 def _vocabulary(vocabulary: str | Path | None, data: str | Path | None) -> Vocabulary:
-    if vocabulary is not None:
-        return vocabulary_from_words(read_vocabulary_file(Path(vocabulary)))
-    return vocabulary_in_order_of_appearance(open_corpus(str(data)))
+    if data is not None:
+        return vocabulary_in_order_of_appearance(open_corpus(data))
+    assert vocabulary is not None
+    return vocabulary_from_words(read_vocabulary_file(vocabulary))
 
 
 def _detect(state: StateDict, source: Path) -> str:

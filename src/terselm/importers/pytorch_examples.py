@@ -201,5 +201,7 @@ def _notes(
     if tied:
         notes.append(f"{DECODER} equals {ENCODER}: output and embedding are tied")
     if sizes.cell == "rnn":
-        notes.append(f"the weights of a plain RNN do not tell its nonlinearity: {options.nonlinearity}")
+        notes.append(
+            f"the weights of a plain RNN do not tell its nonlinearity: {options.nonlinearity}"
+        )
     return tuple(notes)

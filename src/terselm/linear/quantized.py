@@ -125,8 +125,7 @@ class Quantized(CodedOp):
     def from_file(cls, spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Quantized:
         """Build the form; see `LinearOp.from_file`."""
         rows, columns = read_shape(spec)
-        bits, group = spec.get("bits"), spec.get("group")
-        _check_options(bits, group)
+        bits, group = _check_options(spec.get("bits"), spec.get("group"))
         groups = 1 if group is None else -(-columns // group)
         packed = read_tensor(
             tensors, "codes", torch.uint8, (packed_code_bytes(rows, columns, bits),)
@@ -154,8 +153,9 @@ class Quantized(CodedOp):
             self.scales.copy_(self.scales.half().float())
 
 
-def _check_options(bits: Any, group: Any) -> None:
-    if bits not in BITS:
+def _check_options(bits: Any, group: Any) -> tuple[int, int | None]:
+    if type(bits) is not int or bits not in BITS:
         raise TerselmError(f"bits is {bits!r}, expected one of {list(BITS)}")
     if group is not None and (type(group) is not int or group <= 0 or group % GROUP_MULTIPLE):
         raise TerselmError(f"group is {group!r}, expected a multiple of {GROUP_MULTIPLE} or null")
+    return bits, group

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.patheffects import withStroke
+from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
 Place = tuple[float, float]
@@ -20,6 +23,7 @@ SAMPLES = 40
 
 
 def place_labels(
+    canvas: FigureCanvasAgg,
     axes: Axes,
     places: Sequence[Place],
     texts: Sequence[str],
@@ -34,6 +38,8 @@ def place_labels(
 
     Parameters
     ----------
+    canvas : FigureCanvasAgg
+        Of the figure, which measures the texts.
     axes : Axes
         With its limits set and its figure laid out.
     places : sequence of (float, float)
@@ -45,30 +51,19 @@ def place_labels(
     """
     to_pixels = axes.transData.transform
     points = [tuple(to_pixels(place)) for place in places]
-    half = MARKER * axes.get_figure(root=True).dpi / 100
+    half = MARKER * canvas.figure.dpi / 100
     markers = [Bbox([(x - half, y - half), (x + half, y + half)]) for x, y in points]
     traced = _along([tuple(to_pixels(place)) for place in line])
     taken: list[Bbox] = []
     # Crowded points choose first.
     order = sorted(range(len(places)), key=lambda number: _nearest(number, points))
     for number in order:
-        taken.append(
-            _write(axes, places[number], texts[number], colors[number], markers, traced, taken)
-        )
+        label = _add(axes, places[number], texts[number], colors[number])
+        taken.append(_settle(canvas, axes, label, markers, traced, taken))
 
 
-def _write(
-    axes: Axes,
-    place: Place,
-    text: str,
-    color: str,
-    markers: Sequence[Bbox],
-    traced: Sequence[Place],
-    taken: Sequence[Bbox],
-) -> Bbox:
-    """Write one label and return its box in pixels."""
-    best: tuple[float, float, tuple[int, int]] | None = None
-    label = axes.annotate(
+def _add(axes: Axes, place: Place, text: str, color: str) -> Annotation:
+    return axes.annotate(
         text,
         place,
         xytext=(0, 0),
@@ -77,40 +72,54 @@ def _write(
         fontsize=8.5,
         linespacing=1.25,
         zorder=4,
+        parse_math=False,
         path_effects=[withStroke(linewidth=2.5, foreground="white")],
     )
-    renderer = axes.get_figure(root=True).canvas.get_renderer()  # type: ignore[attr-defined]
+
+
+def _settle(
+    canvas: FigureCanvasAgg,
+    axes: Axes,
+    label: Annotation,
+    markers: Sequence[Bbox],
+    traced: Sequence[Place],
+    taken: Sequence[Bbox],
+) -> Bbox:
+    """Move a label to where it covers least and return its box in pixels."""
+    renderer = canvas.get_renderer()
+    choices = []
     for distance in (NEAR, FAR):
         for direction in DIRECTIONS:
             _move(label, direction, distance)
             box = label.get_window_extent(renderer)
             covered = _covered(box, axes.bbox, markers, traced, taken)
-            if best is None or covered < best[0]:
-                best = (covered, distance, direction)
-    assert best is not None
-    _, distance, direction = best
+            choices.append((covered, distance, direction, box))
+    _, distance, direction, box = min(choices, key=lambda choice: choice[0])
     _move(label, direction, distance)
-    box = label.get_window_extent(renderer)
     if distance == FAR:
         axes.annotate(
             "",
-            place,
-            xytext=(direction[0] * FAR, direction[1] * FAR),
+            label.xy,
+            xytext=label.get_position(),
             textcoords="offset points",
-            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.6, "shrinkB": 5},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": label.get_color(),
+                "linewidth": 0.6,
+                "shrinkB": 5,
+            },
             zorder=1,
         )
     return box
 
 
-def _move(label: object, direction: tuple[int, int], distance: float) -> None:
+def _move(label: Annotation, direction: tuple[int, int], distance: float) -> None:
     across, up = direction
-    # A diagonal step of the same length as a straight one.
+    # A diagonal step of about the same length as a straight one.
     step = distance if 0 in direction else distance * 0.72
-    label.set_position((across * step, up * step))  # type: ignore[attr-defined]
-    label.set_ha({1: "left", 0: "center", -1: "right"}[across])  # type: ignore[attr-defined]
-    label.set_va({1: "bottom", 0: "center", -1: "top"}[up])  # type: ignore[attr-defined]
-    label.set_multialignment({1: "left", 0: "center", -1: "right"}[across])  # type: ignore[attr-defined]
+    side = ("center", "left", "right")[across]
+    label.set_position((across * step, up * step))
+    label.set(ha=side, multialignment=side, va=("center", "bottom", "top")[up])
 
 
 def _covered(
@@ -137,7 +146,7 @@ def _shared(one: Bbox, other: Bbox) -> float:
 def _along(corners: Sequence[Place]) -> list[Place]:
     """Return points along a line of straight pieces."""
     found: list[Place] = []
-    for (x0, y0), (x1, y1) in zip(corners, corners[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(corners):
         found += [
             (x0 + (x1 - x0) * part / SAMPLES, y0 + (y1 - y0) * part / SAMPLES)
             for part in range(SAMPLES + 1)

@@ -13,6 +13,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from terselm.errors import UsageError
@@ -27,7 +28,7 @@ INK = "#222222"
 FAINT = "#E3E3E3"
 INCHES = (7.2, 4.5)
 DOTS_PER_INCH = 160
-STYLE: dict[str, Any] = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "axes.unicode_minus": False,
@@ -112,9 +113,9 @@ def pareto_front(points: Sequence[FrontierPoint]) -> list[FrontierPoint]:
 
 
 def _draw(points: Sequence[FrontierPoint], title: str) -> Figure:
-    figure = Figure(figsize=INCHES, dpi=DOTS_PER_INCH, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)
+    figure = Figure(figsize=INCHES, dpi=DOTS_PER_INCH, layout=layout, facecolor="white")
+    canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     front = pareto_front(points)
     beaten = [point for point in points if point not in front]
@@ -132,10 +133,12 @@ def _draw(points: Sequence[FrontierPoint], title: str) -> Figure:
     _dress(axes, points, title)
     figure.draw_without_rendering()
     colors = [FRONT if point in front else "#5F5F5F" for point in points]
-    texts = [f"{point.label}\n{human_bytes(point.bytes)} · {point.perplexity:.1f}" for point in points]
+    texts = [
+        f"{point.label}\n{human_bytes(point.bytes)} · {point.perplexity:.1f}" for point in points
+    ]
     places = [(float(point.bytes), point.perplexity) for point in points]
     line = [(float(point.bytes), point.perplexity) for point in front]
-    place_labels(axes, places, texts, colors, line)
+    place_labels(canvas, axes, places, texts, colors, line)
     return figure
 
 
@@ -166,7 +169,8 @@ def _dress(axes: Axes, points: Sequence[FrontierPoint], title: str) -> None:
     axes.tick_params(length=0, colors="#555555", labelsize=9)
     axes.set_xlabel("bytes of the file (left is smaller)", color=INK)
     axes.set_ylabel("perplexity (down is better)", color=INK)
-    axes.set_title(title, loc="left", color=INK, fontsize=12, fontweight="bold", pad=12)
+    heading = axes.set_title(title, loc="left", pad=12)
+    heading.set(color=INK, fontsize=12, fontweight="bold", parse_math=False)
 
 
 def _size_limits(sizes: Sequence[int]) -> tuple[float, float]:

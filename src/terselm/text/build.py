@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from terselm.errors import TerselmError, UsageError
 from terselm.registry import suggest
@@ -17,12 +17,15 @@ from terselm.text.corpus import Corpus
 from terselm.text.front_coding import MAX_WORD_BYTES
 from terselm.text.splitting import Splitting, lower_ascii, split_at_spaces, splitter
 from terselm.text.word import WordVocabulary
-from terselm.text.word_list import WordList, shorten
+from terselm.text.word_list import shorten
 
 Kind = Literal["words", "characters", "bpe"]
+
+KINDS = ("words", "characters", "bpe")
 DEFAULT_WORDS = 10_000
 DEFAULT_BYTE_PAIRS = 4096
 FEWEST_REAL_TOKENS = 2
+FEWEST_TOKENS = FEWEST_REAL_TOKENS + 2  # with the line end and <unk>
 
 
 def build_vocabulary(
@@ -62,17 +65,18 @@ def build_vocabulary(
     TerselmError
         If the training text holds fewer than two words or characters, or cannot be read.
     """
-    kinds = {"words": _words, "characters": _characters, "bpe": _byte_pairs}
-    if kind not in kinds:
-        raise UsageError(f"unknown kind of token {kind!r}; {suggest(kind, kinds)}")
+    if kind not in KINDS:
+        raise UsageError(f"unknown kind of token {kind!r}; {suggest(kind, KINDS)}")
     if splitting is not None and kind != "words":
         raise UsageError(f"splitting is {splitting!r}, but only words are split")
-    if size is not None and size < FEWEST_REAL_TOKENS + 2:
-        raise UsageError(f"a vocabulary of {size} is too small; use {FEWEST_REAL_TOKENS + 2} up")
+    if size is not None and size < FEWEST_TOKENS:
+        raise UsageError(f"a vocabulary of {size} is too small; use at least {FEWEST_TOKENS}")
     if kind == "words":
         return _words(corpus, size, lowercase, splitting)
-    return _characters(corpus, size, lowercase) if kind == "characters" else _byte_pairs(
-        corpus, size, lowercase
+    if kind == "characters":
+        return _characters(corpus, size, lowercase)
+    return BytePairVocabulary.train(
+        corpus.lines("train"), DEFAULT_BYTE_PAIRS if size is None else size, lowercase
     )
 
 
@@ -176,7 +180,9 @@ def _words(
     if size is None and not whole:
         size = DEFAULT_WORDS
     return WordVocabulary(
-        _choose(corpus, counts, {END, UNKNOWN}, size), lowercase, splitting  # type: ignore[arg-type]
+        _choose(corpus, counts, {END, UNKNOWN}, size),
+        lowercase,
+        splitting,  # type: ignore[arg-type]
     )
 
 
@@ -187,12 +193,6 @@ def _characters(corpus: Corpus, size: int | None, lowercase: bool) -> CharacterV
     return CharacterVocabulary(_choose(corpus, counts, {NEWLINE, UNKNOWN}, size), lowercase)
 
 
-def _byte_pairs(corpus: Corpus, size: int | None, lowercase: bool) -> BytePairVocabulary:
-    return BytePairVocabulary.train(
-        corpus.lines("train"), DEFAULT_BYTE_PAIRS if size is None else size, lowercase
-    )
-
-
 def _is_closed(corpus: Corpus) -> bool:
     """Return whether the training text says `<unk>` where it has rare words."""
     return any(
@@ -200,14 +200,10 @@ def _is_closed(corpus: Corpus) -> bool:
     )
 
 
-def _choose(
-    corpus: Corpus, counts: Counter[str], special: set[str], size: int | None
-) -> list[str]:
+def _choose(corpus: Corpus, counts: Counter[str], special: set[str], size: int | None) -> list[str]:
     """Return the special tokens and the most frequent others, sorted."""
     real = [
-        token
-        for token in counts
-        if token not in special and len(token.encode()) <= MAX_WORD_BYTES
+        token for token in counts if token not in special and len(token.encode()) <= MAX_WORD_BYTES
     ]
     if len(real) < FEWEST_REAL_TOKENS:
         raise TerselmError(

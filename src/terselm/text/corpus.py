@@ -69,9 +69,7 @@ class Corpus:
             If there is no such split.
         """
         if split not in self.ranges:
-            raise UsageError(
-                f"{self.name} has no split {split!r}; {suggest(split, self.ranges)}"
-            )
+            raise UsageError(f"{self.name} has no split {split!r}; {suggest(split, self.ranges)}")
         return self.ranges[split]
 
     def lines(self, split: str) -> Iterator[str]:

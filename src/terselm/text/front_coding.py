@@ -1,12 +1,13 @@
 """Front coding: a sorted list of words, each without the bytes it shares with the one before.
 
-For each word: one byte with the length of the prefix that it shares with the word before,
-one byte with the length of the rest, then the rest. Lengths count bytes of UTF-8.
+For each word: one byte, then what is left of the word. The byte's high four bits are the length
+of the prefix that it shares with the word before, the low four bits the length of the rest, in
+bytes of UTF-8. Four bits of 15 mean 15 and what one more byte says; that of the prefix comes
+first. Against a byte for each length this saves a fifth of PTB's list.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +16,8 @@ import numpy.typing as npt
 from terselm.errors import TerselmError
 
 MAX_WORD_BYTES = 255
+MORE = 15
+"""Four bits that say: and one more byte."""
 
 
 def encode_words(words: Sequence[bytes]) -> npt.NDArray[np.uint8]:
@@ -42,8 +45,8 @@ def encode_words(words: Sequence[bytes]) -> npt.NDArray[np.uint8]:
             raise ValueError(f"{word!r} is longer than {MAX_WORD_BYTES} bytes")
         if word <= before:
             raise ValueError(f"{word!r} does not come after {before!r}")
-        shared = len(os.path.commonprefix((before, word)))
-        coded += bytes((shared, len(word) - shared))
+        shared = _shared_length(before, word)
+        coded += _encode_lengths(shared, len(word) - shared)
         coded += word[shared:]
         before = word
     return np.frombuffer(coded, np.uint8)
@@ -76,10 +79,15 @@ def decode_words(coded: npt.NDArray[np.uint8], field: str = "vocabulary.words") 
     before = b""
     position = 0
     while position < len(data):
-        if position + 2 > len(data):
-            raise TerselmError(f"{field} is cut off in word {len(words)}")
-        shared, rest = data[position], data[position + 1]
-        position += 2
+        lengths = [data[position] >> 4, data[position] & 15]
+        position += 1
+        for number, length in enumerate(lengths):
+            if length == MORE:
+                if position == len(data):
+                    raise TerselmError(f"{field} is cut off in word {len(words)}")
+                lengths[number] += data[position]
+                position += 1
+        shared, rest = lengths
         if shared > len(before):
             raise TerselmError(f"{field}: word {len(words)} shares more than the word before has")
         if position + rest > len(data):
@@ -93,3 +101,14 @@ def decode_words(coded: npt.NDArray[np.uint8], field: str = "vocabulary.words") 
         before = word
         position += rest
     return words
+
+
+def _encode_lengths(shared: int, rest: int) -> bytes:
+    more = [length - MORE for length in (shared, rest) if length >= MORE]
+    return bytes((min(shared, MORE) << 4 | min(rest, MORE), *more))
+
+
+def _shared_length(left: bytes, right: bytes) -> int:
+    """Return the length of the longest common prefix."""
+    shortest = min(len(left), len(right))
+    return next((at for at in range(shortest) if left[at] != right[at]), shortest)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from terselm.errors import TerselmError
+from terselm.errors import TerselmError, UsageError
 from terselm.text.base import END, UNKNOWN, Vocabulary
 from terselm.text.byte_pair import BytePairVocabulary
 from terselm.text.characters import CharacterVocabulary
@@ -47,4 +47,7 @@ def vocabulary_from_file(spec: Any, tensors: Mapping[str, npt.NDArray[Any]]) -> 
     kind = spec.get("kind")
     if not isinstance(kind, str) or kind not in kinds:
         raise TerselmError(f"vocabulary.kind is {kind!r}, not one of {', '.join(kinds)}")
-    return kinds[kind].from_file(spec, tensors)
+    try:
+        return kinds[kind].from_file(spec, tensors)
+    except UsageError as error:  # the file is at fault, not the request
+        raise TerselmError(str(error)) from None

@@ -106,9 +106,7 @@ class WordList(Vocabulary):
         return [find(piece, unknown) for piece in self.pieces(text)]
 
 
-def words_from_file(
-    spec: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[Any]]
-) -> list[str]:
+def words_from_file(spec: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[Any]]) -> list[str]:
     """Return the words of a model file by id.
 
     Raises

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ FORMAT = 1
 CHECKPOINT_NAME = "checkpoint.pt"
 METRICS_NAME = "metrics.jsonl"
 CHUNK = 1 << 20
+DIGEST_BYTES = 32
 
 
 class RunFolder:
@@ -100,15 +102,19 @@ class RunFolder:
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Write the state of a run, whole or not at all.
+    """Write the state of a run, whole or not at all, with its SHA-256 at the end.
 
     Raises
     ------
     TerselmError
         If the file cannot be written; the checkpoint before it stays.
     """
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **state}, buffer)
+    data = buffer.getbuffer()
     with atomic_write(path) as file:
-        torch.save({"format": FORMAT, **state}, file)
+        file.write(data)
+        file.write(hashlib.sha256(data).digest())
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -120,13 +126,16 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         If the file cannot be read, is damaged, or is of another version.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen kinds for a damaged file
-        if isinstance(error, OSError) and error.strerror:
-            raise TerselmError(f"cannot read {path}: {error.strerror}") from None
+        content = memoryview(path.read_bytes())
+    except OSError as error:
+        raise TerselmError(f"cannot read {path}: {error.strerror}") from None
+    data, digest = content[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
+    # torch itself reads through flipped bits.
+    if hashlib.sha256(data).digest() != digest:
         raise TerselmError(
             f"{path} is damaged and cannot be resumed; delete its folder and train anew"
-        ) from None
+        )
+    state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise TerselmError(f"{path} is no checkpoint of this version of terselm; train anew")
     return state

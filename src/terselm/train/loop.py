@@ -160,17 +160,16 @@ class _Trainer:
 
     def _train(self) -> Stopped:
         run = self._run
-        while True:
-            stopped = self._why_no_more_epochs()
-            if stopped is not None:
-                run.save(finished=stopped)
-                return stopped
+        stopped = self._why_no_more_epochs()
+        while stopped is None:
             cut = run.train_epoch(self._stop)
             if cut is not None:
                 run.save(finished=cut if cut == "time" else None)
                 return cut
             self._judge(complete=True)
-            run.save()
+            stopped = self._why_no_more_epochs()
+            run.save(finished=stopped)
+        return stopped
 
     def _why_no_more_epochs(self) -> Stopped | None:
         run, config = self._run, self._run.config

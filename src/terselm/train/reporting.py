@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from terselm.errors import TerselmError
@@ -111,8 +113,8 @@ class Reporter:
             self.observer.on_step(record)
         self._looked = now
 
-    def check(self, position: Position, rate: float) -> None:
-        """Fail where the loss has become NaN or infinite.
+    def check(self, position: Position, rate: float, weights: Sequence[Tensor] = ()) -> None:
+        """Fail where the loss, or one of the weights, has become NaN or infinite.
 
         Raises
         ------
@@ -120,6 +122,8 @@ class Reporter:
             The message says where and what to try.
         """
         loss = self._meter.epoch_loss()
+        if math.isfinite(loss) and not all(bool(torch.isfinite(w).all()) for w in weights):
+            loss = math.nan
         if not math.isfinite(loss):
             raise TerselmError(
                 f"the loss is {loss} in epoch {position.epoch} at step {position.step}; try a "

@@ -158,7 +158,7 @@ class Run:
         self.model.train()
         self._tick(training=False)
         agreed = self._workers.agree(self._wish(stop), position.step, last=True)
-        if agreed in (TIME, INTERRUPT):
+        if agreed in (TIME, INTERRUPT) and position.step < steps:
             return "interrupted" if agreed == INTERRUPT else "time"
         while position.step < steps:
             self._step(*windows[position.step], position.step / steps)
@@ -226,7 +226,7 @@ class Run:
         if path is None:
             return
         # A checkpoint from which nothing can go on must not take the place of a good one.
-        self._reporter.check(self._position, self.optimizer.rate)
+        self._reporter.check(self._position, self.optimizer.rate, self._trained)
         ranks = self._workers.gather(self._rank_state())
         if self._workers.is_main:
             best = self._best

@@ -58,7 +58,9 @@ class Quantize(WeightMethod):
         group = self._group()
         codes, scales = quantize_uniform(leaf.dense(), self.bits, group, self.range)
         if not torch.isfinite(scales).all():
-            raise TerselmError(f"{name}: values too large for float16 scales; it cannot be quantized")
+            raise TerselmError(
+                f"{name}: values too large for float16 scales; it cannot be quantized"
+            )
         return Quantized(codes, scales, self.bits, group)
 
     def _group(self) -> int | None:

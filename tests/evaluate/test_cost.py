@@ -1,0 +1,125 @@
+"""The parts of a file add up to the file, byte for byte."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from terselm.evaluate.cost import describe, inspect, look_up_cost
+from terselm.linear.base import Cost
+from terselm.linear.dense import Dense
+from terselm.linear.low_rank import LowRank
+from terselm.models.checkpoint import save
+from tests.tiny import CELL_VARIANTS, FORM_BUILDERS, make_model, random_quantized
+
+
+def with_form(model, form):
+    for name, op in model.weights().items():
+        model.replace_weight(name, FORM_BUILDERS[form](*op.shape))
+    return model
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("cell", CELL_VARIANTS)
+def test_parts_of_every_cell_add_up_to_the_file(cell, tied, tmp_path):
+    model = make_model(cell, tied=tied)
+    found = inspect(model)
+    assert sum(part.bytes for part in found.parts) == found.bytes
+    assert found.bytes == save(model, tmp_path / "m") == (tmp_path / "m").stat().st_size
+    assert sum(part.share for part in found.parts) == pytest.approx(1)
+    assert found.parameters == model.parameter_count()
+
+
+@pytest.mark.parametrize("form", FORM_BUILDERS)
+def test_parts_of_every_form_add_up_to_the_file(form, tmp_path):
+    model = with_form(make_model("gru"), form)
+    found = inspect(model)
+    size = save(model, tmp_path / "m")
+    assert sum(part.bytes for part in found.parts) == found.bytes == size
+    assert found.parameters == model.parameter_count()
+    for part in found.weights:
+        if part.leaves:
+            for attribute in ("bytes", "parameters", "macs", "bytes_read"):
+                total = sum(getattr(leaf, attribute) for leaf in part.leaves)
+                assert total == getattr(part, attribute), (part.name, attribute)
+
+
+def test_counts_of_a_dense_lstm_by_hand():
+    found = inspect(make_model("lstm", layers=2, hidden=20))  # embedding 10, 37 words
+    weights = {part.name: part for part in found.weights}
+    assert list(weights) == [
+        "embedding",
+        "cells.0.weight_ih",
+        "cells.0.weight_hh",
+        "cells.1.weight_ih",
+        "cells.1.weight_hh",
+        "output",
+    ]
+    embedding = weights["embedding"]
+    assert (embedding.macs, embedding.bytes_read, embedding.bytes) == (0, 40, 37 * 40)
+    first = weights["cells.0.weight_ih"]
+    assert (first.macs, first.bytes_read, first.bytes) == (800, 3200, 3200)
+    assert (first.shape, first.kind) == ((80, 10), "dense")
+    assert found.macs == 80 * 10 + 3 * 80 * 20 + 37 * 20
+    biases = 4 * (80 + 80 + 37)
+    assert found.bytes_read == 40 + 4 * found.macs + biases
+    assert found.parameters == 37 * 10 + found.macs + biases // 4
+
+
+def test_a_tied_weight_is_stored_once_and_read_for_the_output():
+    found = inspect(make_model("lstm", tied=True, hidden=20))
+    names = [part.name for part in found.weights]
+    assert "output" not in names
+    embedding = found.weights[0]
+    assert embedding.tied == ("output",)
+    assert embedding.macs == 37 * 20
+    assert embedding.bytes_read == embedding.bytes == 37 * 20 * 4
+    assert found.as_dict()["weights"][0]["tied"] == ["output"]
+
+
+def test_cost_of_a_look_up():
+    quantized = random_quantized(37, 16, 8, None)
+    assert look_up_cost(quantized) == Cost(quantized.cost().bytes, 0, 16 + 2)
+    grouped = random_quantized(37, 16, 4, 8)
+    assert look_up_cost(grouped) == Cost(grouped.cost().bytes, 0, 8 + 2 * 2)
+    right = Dense.initialize(3, 10)
+    product = LowRank(Dense.initialize(37, 3), right)
+    assert look_up_cost(product) == Cost(product.cost().bytes, 30, 3 * 4 + 120)
+    nested = LowRank(LowRank(Dense.initialize(37, 2), Dense.initialize(2, 3)), right)
+    assert look_up_cost(nested) == Cost(nested.cost().bytes, 6 + 30, 2 * 4 + 24 + 120)
+
+
+def test_description_of_forms():
+    assert describe(FORM_BUILDERS["dense"](8, 8)) == "dense"
+    assert describe(FORM_BUILDERS["dense/float16"](8, 8)) == "dense float16"
+    assert describe(random_quantized(8, 8, 8, None)) == "quantized 8-bit"
+    assert describe(random_quantized(8, 64, 4, 32)) == "quantized 4-bit, groups of 32"
+    mixed = LowRank(random_quantized(8, 3, 8, None), Dense.initialize(3, 8))
+    assert describe(mixed) == "low_rank(left: quantized 8-bit, right: dense)"
+
+
+def test_leaves_are_named_as_recipes_name_them():
+    found = inspect(with_form(make_model("lstm"), "low_rank/low_rank"))
+    names = [leaf.name for leaf in found.weights[1].leaves]
+    assert names == [
+        "cells.0.weight_ih.left.left",
+        "cells.0.weight_ih.left.right",
+        "cells.0.weight_ih.right",
+    ]
+
+
+def test_json():
+    model = make_model("lstm/projection")
+    model.provenance = {"data": "none"}
+    values = json.loads(json.dumps(inspect(model).as_dict(), allow_nan=False))
+    assert values["bytes"] > 0
+    assert values["cell"] == "lstm"
+    assert values["layers"] == 2
+    assert values["hidden"] == [20, 20]
+    assert values["projection"] == 12
+    assert values["vocabulary_size"] == 37
+    assert values["provenance"] == {"data": "none"}
+    row = values["weights"][0]
+    assert {"name", "kind", "shape", "bytes", "macs", "share"} <= set(row)
+    assert [part["name"] for part in values["others"]][-3:] == ["vocabulary", "header", "fillers"]

@@ -1,0 +1,214 @@
+"""A run that was stopped in any way ends as one that never was."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from terselm.errors import TerselmError, UsageError
+from terselm.train.checkpoint import load_checkpoint
+from tests.conftest import REPOSITORY
+from tests.tiny import make_model
+from tests.train.tiny_run import EVERYTHING, same_weights, train
+
+CASES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "everything": EVERYTHING,
+    "ema and cosine": {
+        "optimizer": "adamw",
+        "learning_rate": 0.003,
+        "averaging": "ema",
+        "schedule": "cosine",
+        "dropout": 0.3,
+    },
+}
+
+
+class Stopper:
+    """An observer-free way to stop: validation or a step count raises like a kill would."""
+
+    class Killed(BaseException):
+        pass
+
+
+def killed_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the process "die" after so many steps from now on."""
+    from terselm.train.optimizers import ScheduledOptimizer
+
+    left = [steps]
+    before = ScheduledOptimizer.step
+
+    def step(self: ScheduledOptimizer, *arguments: Any) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise Stopper.Killed
+        before(self, *arguments)
+
+    monkeypatch.setattr(ScheduledOptimizer, "step", step)
+
+
+@pytest.mark.parametrize("teach", [False, True], ids=["", "with teacher"])
+@pytest.mark.parametrize("name", CASES)
+def test_stopped_at_many_steps(name: str, teach: bool, tmp_path, monkeypatch):
+    settings = {**CASES[name], "checkpoint_every": 0}
+
+    def run(**more: Any):
+        teacher = make_model("gru", seed=7) if teach else None
+        return train(None, settings, teacher=teacher, **more)
+
+    whole = run()
+    for number, steps in enumerate((1, 17, 14, 32, 5, 20)):
+        with monkeypatch.context() as patch:
+            killed_after(steps, patch)
+            with pytest.raises(Stopper.Killed):
+                run(folder=tmp_path / "run", resume=number > 0)
+    resumed = run(folder=tmp_path / "run", resume=True)
+    assert same_weights(whole.model, resumed.model)
+    assert resumed.valid_perplexity == whole.valid_perplexity
+    assert resumed.best_epoch == whole.best_epoch
+    assert [r.valid_perplexity for r in resumed.history] == [
+        r.valid_perplexity for r in whole.history
+    ]
+    assert_every_line_once(tmp_path / "run")
+
+
+def assert_every_line_once(folder: Path) -> None:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    steps = [line["total_steps"] for line in lines if "valid_perplexity" not in line]
+    assert steps == sorted(set(steps))
+    epochs = [line["epoch"] for line in lines if "valid_perplexity" in line]
+    assert epochs == list(range(1, len(epochs) + 1))
+
+
+@pytest.mark.parametrize("name", ["plain", "everything"])
+def test_kill_minus_nine(name: str, tmp_path):
+    settings = {**CASES[name], "epochs": 6, "checkpoint_every": 0, "teach": name == "everything"}
+    start = [sys.executable, "-m", "tests.train.tiny_run", str(tmp_path / "run")]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src")}
+    draw = random.Random(5)
+    kills = 0
+    while True:
+        process = subprocess.Popen([*start, json.dumps(settings)], cwd=REPOSITORY, env=environment)
+        if kills == 2:
+            assert process.wait(timeout=60) == 0
+            break
+        before = position(tmp_path / "run")
+        while process.poll() is None and position(tmp_path / "run") == before:
+            time.sleep(0.01)
+        time.sleep(draw.random() * 0.2)
+        process.send_signal(signal.SIGKILL)
+        killed = process.wait(timeout=60) == -signal.SIGKILL
+        assert killed, "the run was over before it was killed"
+        kills += 1
+    teacher = make_model("gru", seed=7) if settings.pop("teach") else None
+    again = train(None, settings, folder=tmp_path / "run", resume=True, teacher=teacher)
+    whole = train(None, settings, teacher=teacher)
+    assert same_weights(whole.model, again.model)
+    assert_every_line_once(tmp_path / "run")
+    assert not list((tmp_path / "run").glob(".*.tmp"))
+
+
+def position(folder: Path) -> Any:
+    path = folder / "checkpoint.pt"
+    return load_checkpoint(path)["position"]["total_steps"] if path.exists() else 0
+
+
+def test_more_epochs_on_resume_equal_a_longer_run(tmp_path):
+    train(None, {"epochs": 2}, folder=tmp_path)
+    longer = train(None, {"epochs": 4}, folder=tmp_path, resume=True)
+    assert same_weights(longer.model, train(None, {"epochs": 4}).model)
+    assert len(longer.history) == 4
+
+
+def test_a_finished_run_resumes_to_its_result(tmp_path):
+    first = train(folder=tmp_path)
+    again = train(make_model("lstm", seed=5), folder=tmp_path, resume=True)
+    assert same_weights(first.model, again.model)
+    assert again.valid_perplexity == first.valid_perplexity
+    assert again.stopped == "epochs"
+
+
+def test_a_finished_run_does_not_stand_in_the_way(tmp_path):
+    train(folder=tmp_path)
+    assert train(folder=tmp_path).stopped == "epochs"
+    assert_every_line_once(tmp_path)
+
+
+def unfinished(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        killed_after(5, patch)
+        with pytest.raises(Stopper.Killed):
+            train(None, {"checkpoint_every": 0}, folder=folder)
+
+
+def test_an_unfinished_run_is_not_overwritten(tmp_path, monkeypatch):
+    unfinished(tmp_path, monkeypatch)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    with pytest.raises(UsageError, match="unfinished run; use --resume or another --out"):
+        train(folder=tmp_path)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+def test_other_settings_are_named(tmp_path, monkeypatch):
+    unfinished(tmp_path, monkeypatch)
+    with pytest.raises(UsageError, match=r"learning_rate is 1\.0 there, here 2\.0"):
+        train(None, {"learning_rate": 2.0}, folder=tmp_path, resume=True)
+    with pytest.raises(UsageError, match="cell is lstm there, here gru"):
+        train(make_model("gru"), folder=tmp_path, resume=True)
+    with pytest.raises(UsageError, match="teacher is None there"):
+        train(teacher=make_model("gru"), folder=tmp_path, resume=True)
+    changed = {"epochs": 4, "time_limit": 100.0, "early_stopping": 3, "checkpoint_every": 9.0}
+    assert len(train(None, changed, folder=tmp_path, resume=True).history) == 4
+
+
+def test_other_text_is_named(tmp_path, monkeypatch):
+    unfinished(tmp_path, monkeypatch)
+    monkeypatch.setattr("tests.train.tiny_run.TOKENS", 0)
+    monkeypatch.setattr("tests.train.tiny_run.text", lambda *_: __import__("numpy").arange(900) % 9)
+    with pytest.raises(UsageError, match="training text is 1500 tokens.* here 900 tokens"):
+        train(folder=tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("place", ["start", "middle", "end"])
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+def test_a_damaged_checkpoint_is_one_line(damage: str, place: str, tmp_path, monkeypatch):
+    unfinished(tmp_path, monkeypatch)
+    path = tmp_path / "checkpoint.pt"
+    data = bytearray(path.read_bytes())
+    where = {"start": 3, "middle": len(data) // 2, "end": len(data) - 40}[place]
+    if damage == "cut":
+        data = data[:where]
+    else:
+        data[where] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(TerselmError, match=r"checkpoint\.pt is damaged") as caught:
+        train(folder=tmp_path, resume=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_to_resume_begins(tmp_path):
+    assert train(folder=tmp_path / "new" / "run", resume=True).stopped == "epochs"
+
+
+def test_resume_without_a_folder():
+    with pytest.raises(UsageError, match="folder"):
+        train(resume=True)
+
+
+def test_the_random_state_of_the_caller_stays():
+    model = make_model("lstm")
+    torch.manual_seed(11)
+    expected = torch.rand(3)
+    torch.manual_seed(11)
+    train(model, {"dropout": 0.5, "epochs": 1})
+    assert torch.equal(torch.rand(3), expected)
