@@ -94,7 +94,7 @@ def assert_every_line_once(folder: Path) -> None:
 def test_kill_minus_nine(name: str, tmp_path):
     settings = {**CASES[name], "epochs": 6, "checkpoint_every": 0, "teach": name == "everything"}
     start = [sys.executable, "-m", "tests.train.tiny_run", str(tmp_path / "run")]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src")}
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src"), "OMP_NUM_THREADS": "1"}
     draw = random.Random(5)
     kills = 0
     while True:

@@ -45,7 +45,7 @@ PROMPTS = ("return the", "if the file", "this method is")
 def quickstart(
     out: Folder = Path("terselm-quickstart"),
     data: Data = "python-docs",
-    epochs: Epochs = 4,
+    epochs: Epochs = 7,
     seed: Seed = 0,
     json: Json = False,
     debug: Debug = False,

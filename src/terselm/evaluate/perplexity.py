@@ -163,10 +163,12 @@ def interval(nats: npt.NDArray[np.float64]) -> tuple[float, float] | None:
     """Return the 95 % interval of the perplexity by the method of batch means.
 
     The nats of neighbouring tokens are correlated (a hard sentence, an article on one subject),
-    so the usual standard error, which takes them for independent, is too small. The text is cut
-    into about √n blocks of about √n consecutive tokens; the means of such blocks are nearly
-    independent, and their spread gives the standard error of the mean. The interval is
-    exp(mean ± 1.96 standard errors).
+    so the usual standard error, which takes them for independent, is too small: on the
+    validation text of the Penn Treebank by a factor of four. The text is cut into about √n
+    blocks of about √n consecutive tokens; the means of such blocks depend far less on one
+    another, and their spread gives the standard error of the mean. The interval is
+    exp(mean ± 1.96 standard errors). Subjects that go on for longer than a block still make it
+    somewhat too narrow.
 
     It says how much the perplexity would differ on other text of this kind and length. Two
     models measured on the same text differ far more reliably than their intervals suggest.

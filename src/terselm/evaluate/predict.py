@@ -54,10 +54,11 @@ def predict(
     """
     vocabulary = model.vocabulary
     words = vocabulary.words
-    left_out = [number for number, word in enumerate(words) if word in set(exclude)]
-    if vocabulary.unknown_id is not None and not with_unknown:
+    exclude = frozenset(exclude)
+    left_out = [number for number, word in enumerate(words) if word in exclude]
+    if vocabulary.unknown_id not in (None, *left_out) and not with_unknown:
         left_out.append(vocabulary.unknown_id)
-    choices = len(vocabulary) - len(set(left_out))
+    choices = len(vocabulary) - len(left_out)
     if not 1 <= k <= choices:
         raise UsageError(f"k is {k}; it must be from 1 to {choices}, the tokens to choose from")
     probabilities = next_probabilities(model, text)

@@ -20,14 +20,20 @@ def human_bytes(count: float) -> str:
     return f"{value:,.{digits}f} {unit}"
 
 
+def human_count(count: float) -> str:
+    """Return a count with three digits: "6.50 M", "9.75 k", "60"."""
+    text = human_bytes(count)
+    return text.removesuffix("B").rstrip().replace("G", "billion")
+
+
 def human_share(share: float) -> str:
     """Return a fraction as a percentage: "37.4 %"; "0 %" where there is nothing."""
     return "0 %" if share == 0 else f"{100 * share:.1f} %"
 
 
 def human_shape(shape: tuple[int, ...]) -> str:
-    """Return a shape: "800 × 200"."""
-    return " × ".join(str(size) for size in shape)
+    """Return a shape: "800×200"."""
+    return "×".join(str(size) for size in shape)
 
 
 def human_number(value: float | None, digits: int = 2) -> str:

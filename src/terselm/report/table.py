@@ -20,12 +20,16 @@ class Column:
     Attributes
     ----------
     title : str
+        May be of several lines.
     align : {"left", "right"}
         Numbers stand right.
+    wrap : bool
+        Whether its texts may go on in a second line where the terminal is narrow.
     """
 
     title: str
     align: Alignment = "right"
+    wrap: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,15 +55,20 @@ class Table:
                 raise ValueError(f"a row of {len(row)} in a table of {len(self.columns)} columns")
 
     def __rich__(self) -> RichTable:
-        table = RichTable(box=SIMPLE_HEAD, pad_edge=False, show_footer=bool(self.total))
+        table = RichTable(
+            box=SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+            pad_edge=False,
+            show_edge=False,
+            show_footer=bool(self.total),
+        )
         for number, column in enumerate(self.columns):
             footer = Text(self.total[number]) if self.total else ""
-            # A name broken over two lines helps nobody: let only texts on the left wrap.
             table.add_column(
                 Text(column.title),
                 justify=column.align,
                 footer=footer,
-                no_wrap=column.align == "right",
+                no_wrap=not column.wrap,
                 overflow="fold",
             )
         for row in self.rows:
@@ -71,7 +80,7 @@ class Table:
         """Return the table in GitHub's Markdown, columns padded, no newline at the end."""
         rows = [*self.rows, *([self.total] if self.total else [])]
         cells = [[_escaped(cell) for cell in row] for row in rows]
-        titles = [_escaped(column.title) for column in self.columns]
+        titles = [_escaped(column.title.replace("\n", " ")) for column in self.columns]
         widths = [
             max(3, *(len(line[number]) for line in [titles, *cells]))
             for number in range(len(titles))

@@ -7,7 +7,7 @@ from typing import Any
 
 from terselm.evaluate.cost import Inspection, Part
 from terselm.evaluate.perplexity import Evaluation
-from terselm.report.sizes import human_bytes, human_number, human_shape, human_share
+from terselm.report.sizes import human_bytes, human_count, human_number, human_shape, human_share
 from terselm.report.table import Column, Table
 
 
@@ -15,12 +15,12 @@ def inspection_table(inspection: Inspection) -> Table:
     """Return where the bytes of a model are: a row for each part, factors indented below."""
     columns = [
         Column("part", "left"),
-        Column("stored as", "left"),
+        Column("stored as", "left", wrap=True),
         Column("shape"),
         Column("bytes"),
         Column("share"),
-        Column("MACs a step"),
-        Column("read a step"),
+        Column("MACs\na step"),
+        Column("read\na step"),
     ]
     rows = []
     for part in inspection.parts:
@@ -31,11 +31,11 @@ def inspection_table(inspection: Inspection) -> Table:
             rows.append(_part_row(leaf, f"  {inner}", leaf.kind))
     total = (
         "the whole file",
-        f"{inspection.parameters:,} parameters",
+        f"{human_count(inspection.parameters)} parameters",
         "",
         f"{inspection.bytes:,}",
         human_bytes(inspection.bytes),
-        f"{inspection.macs:,}",
+        human_count(inspection.macs),
         human_bytes(inspection.bytes_read),
     )
     return Table(columns, rows, total)
@@ -55,7 +55,7 @@ def evaluation_table(evaluation: Evaluation, split: str) -> Table:
         ("right word in first three", human_share(evaluation.top3_accuracy)),
         (
             "average word prediction accuracy",
-            human_share(evaluation.average_word_prediction_accuracy),
+            f"{100 * evaluation.average_word_prediction_accuracy:.3f} %",
         ),
         ("tokens", f"{evaluation.tokens:,}"),
         ("unknown tokens", f"{evaluation.unknown:,} ({unknown})"),
@@ -106,7 +106,7 @@ def _against_first(
     rows: Sequence[Mapping[str, Any]], label: str, shares: Sequence[tuple[Column, str]]
 ) -> Table:
     measured = any(row.get("perplexity") is not None for row in rows)
-    columns = [Column(label, "left"), Column("bytes"), Column("size"), Column("ratio")]
+    columns = [Column(label, "left", wrap=True), Column("bytes"), Column("ratio")]
     if measured:
         columns += [Column("perplexity"), Column("change")]
     columns += [column for column, _ in shares]
@@ -116,7 +116,6 @@ def _against_first(
         line = [
             str(row[label]),
             f"{row['bytes']:,}",
-            human_bytes(row["bytes"]),
             f"{first['bytes'] / row['bytes']:.2f} ×",
         ]
         if measured:
@@ -144,7 +143,7 @@ def _part_row(part: Part, name: str, kind: str) -> tuple[str, ...]:
         human_shape(part.shape),
         f"{part.bytes:,}",
         human_share(part.share),
-        f"{part.macs:,}" if part.macs else "",
+        human_count(part.macs) if part.macs else "",
         human_bytes(part.bytes_read) if part.bytes_read else "",
     )
 

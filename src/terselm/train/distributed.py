@@ -57,7 +57,7 @@ class Workers:
 
     def clip(self, parameters: Sequence[nn.Parameter], norm: float) -> Tensor:
         """Scale the gradients down to `norm`; return the norm before, a scalar."""
-        return nn.utils.clip_grad_norm_(parameters, norm, foreach=True)
+        return nn.utils.clip_grad_norm_(parameters, norm)
 
     def agree(self, wish: int, step: int, last: bool) -> int:
         """Return the greatest wish of all processes, on steps where they compare theirs, else 0.
