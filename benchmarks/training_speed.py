@@ -13,13 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from machine import describe_machine
 
 RESULTS = Path(__file__).parent / "results" / "training_speed.json"
 VOCABULARY = 10_000
@@ -113,24 +114,6 @@ def run_one(contender: str, size: dict[str, int]) -> None:
     print((ours if contender == "terselm" else plain)(**size))
 
 
-def machine(threads: int) -> dict[str, Any]:
-    import torch
-
-    names = [
-        line.split(":", 1)[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    return {
-        "processor": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "threads": threads,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "system": platform.platform(),
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few steps, nothing is written")
@@ -172,7 +155,7 @@ def main() -> None:
             "vocabulary": VOCABULARY,
             "batch": BATCH,
             "repeats": repeats,
-            "machine": machine(options.threads),
+            "machine": describe_machine(options.threads),
             "results": results,
         }
         options.out.write_text(json.dumps(report, indent=1) + "\n")

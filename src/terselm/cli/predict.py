@@ -21,14 +21,19 @@ def predict(
     **Example**: terselm predict small.safetensors "the company said" -k 5
     """
     from terselm.cli.loading import open_model
+    from terselm.evaluate.predict import count_unknown
     from terselm.evaluate.predict import predict as most_likely
     from terselm.report.tables import prediction_table
 
     output = Output(json)
     language_model = open_model(model, "cpu")
     predictions = most_likely(language_model, text, k=k)
+    unknown = count_unknown(language_model, text)
+    if unknown:
+        output.remark(f"{unknown} of the words are not in the vocabulary")
     values = {
         "text": text,
+        "unknown": unknown,
         "predictions": [
             {"word": word, "probability": probability} for word, probability in predictions
         ],

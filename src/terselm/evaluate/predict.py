@@ -54,10 +54,11 @@ def predict(
     """
     vocabulary = model.vocabulary
     words = vocabulary.words
-    exclude = frozenset(exclude)
-    left_out = [number for number, word in enumerate(words) if word in exclude]
-    if vocabulary.unknown_id not in (None, *left_out) and not with_unknown:
-        left_out.append(vocabulary.unknown_id)
+    unwanted = frozenset(exclude)
+    unknown_id = None if with_unknown else vocabulary.unknown_id
+    left_out = [
+        number for number, word in enumerate(words) if word in unwanted or number == unknown_id
+    ]
     choices = len(vocabulary) - len(left_out)
     if not 1 <= k <= choices:
         raise UsageError(f"k is {k}; it must be from 1 to {choices}, the tokens to choose from")
