@@ -21,7 +21,7 @@ def describe_machine(threads: int | None = None) -> dict[str, Any]:
     return {
         "processor": names[0] if names else platform.processor(),
         "cores": os.cpu_count(),
-        "threads": threads or os.cpu_count(),
+        "threads": threads or int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
         "system": platform.platform(),
         "python": platform.python_version(),
         "torch": metadata.version("torch"),

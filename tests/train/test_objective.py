@@ -1,0 +1,203 @@
+"""The parts of the loss, against values computed by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from terselm.errors import UsageError
+from terselm.models.language_model import LanguageModel
+from terselm.models.regularization import Regularization
+from terselm.train.config import make_training_config
+from terselm.train.distillation import Distillation
+from terselm.train.objective import Objective
+from terselm.train.windows import Windows, varied_starts
+from tests.tiny import make_model
+from tests.train.tiny_run import text, train
+
+
+def window(seed: int = 0, time: int = 7, batch: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(37, (time + 1, batch), generator=generator)
+    return tokens[:-1], tokens[1:]
+
+
+def loss_of(model: LanguageModel, **settings: float) -> float:
+    objective = Objective(model.train(), make_training_config(settings))
+    loss, nll, _ = objective(*window(), model.initial_state(3))
+    assert settings or float(loss) == float(nll)
+    return float(loss)
+
+
+def test_activation_regularization():
+    model = make_model("lstm")
+    plain = loss_of(model)
+    hidden = model.hidden(window()[0], model.initial_state(3))
+    assert torch.equal(hidden.output, hidden.raw)
+    raw = hidden.raw.detach().numpy()
+    squares = float((raw**2).mean())
+    changes = float((np.diff(raw, axis=0) ** 2).mean())
+    assert loss_of(model, activation_regularization=2.0) == pytest.approx(plain + 2 * squares)
+    found = loss_of(model, temporal_activation_regularization=3.0)
+    assert found == pytest.approx(plain + 3 * changes)
+
+
+def test_activation_regularization_sees_dropout_and_the_temporal_one_does_not():
+    model = make_model("lstm").train()
+    drop = Regularization(output=0.5)
+    torch.manual_seed(5)
+    hidden = model.hidden(window()[0], model.initial_state(3), drop)
+    torch.manual_seed(5)
+    plain = loss_of(model, output_dropout=0.5)
+    torch.manual_seed(5)
+    found = loss_of(model, output_dropout=0.5, activation_regularization=1.0)
+    assert found == pytest.approx(plain + float(hidden.output.square().mean()), rel=1e-5)
+    torch.manual_seed(5)
+    found = loss_of(model, output_dropout=0.5, temporal_activation_regularization=1.0)
+    change = hidden.raw[1:] - hidden.raw[:-1]
+    assert found == pytest.approx(plain + float(change.square().mean()), rel=1e-5)
+
+
+def test_a_window_of_one_step_has_no_change():
+    model = make_model("lstm").train()
+    config = make_training_config({"temporal_activation_regularization": 1.0})
+    loss, nll, _ = Objective(model, config)(*window(time=1), model.initial_state(3))
+    assert float(loss) == float(nll)
+
+
+def test_weight_drop_leaves_recurrent_weights_out():
+    model = make_model("lstm", layers=1).train()
+    torch.manual_seed(3)
+    found = loss_of(model, weight_drop=0.4)
+    torch.manual_seed(3)
+    weight = model.layers()[0].weight_hh
+    masked = nn.functional.dropout(weight.weight.detach(), 0.4)
+    share = float((masked == 0).float().mean())
+    assert 0.3 < share < 0.5
+    by_hand = model.clone()
+    with torch.no_grad():
+        by_hand.layers()[0].weight_hh.weight.copy_(masked)
+    assert found == pytest.approx(loss_of(by_hand), rel=1e-6)
+
+
+def test_a_dropped_weight_gets_no_gradient():
+    model = make_model("gru", layers=1).train()
+    objective = Objective(model, make_training_config({"weight_drop": 0.5}))
+    torch.manual_seed(3)
+    loss, _, _ = objective(*window(), model.initial_state(3))
+    loss.backward()
+    torch.manual_seed(3)
+    weight = model.layers()[0].weight_hh.weight
+    dropped = nn.functional.dropout(weight.detach(), 0.5) == 0
+    assert weight.grad is not None
+    assert (weight.grad[dropped] == 0).all()
+    assert (weight.grad[~dropped] != 0).float().mean() > 0.9
+
+
+def test_carried_state_equals_one_long_sequence():
+    model = make_model("lstm").train()
+    objective = Objective(model, make_training_config({}))
+    inputs, targets = window(time=24)
+    state, sums = model.initial_state(3), 0.0
+    for begin in range(0, 24, 6):
+        part = slice(begin, begin + 6)
+        _, nll, state = objective(inputs[part], targets[part], state)
+        assert not any(value.requires_grad for layer in state for value in layer)
+        sums += float(nll) / 4
+    _, whole, _ = objective(inputs, targets, model.initial_state(3))
+    assert sums == pytest.approx(float(whole), rel=1e-5)
+
+
+def test_distillation_by_hand():
+    student, teacher = make_model("lstm").train(), make_model("gru", seed=5)
+    config = make_training_config({"distillation_weight": 0.3, "distillation_temperature": 2.0})
+    distillation = Distillation(teacher, student, config)
+    inputs, targets = window()
+    loss, nll, _ = Objective(student, config, distillation)(
+        inputs, targets, student.initial_state(3)
+    )
+    logits = student(inputs, student.initial_state(3))[0].detach().double()
+    wanted = teacher(inputs, teacher.initial_state(3))[0].detach().double()
+    p, q = (wanted / 2).softmax(-1), (logits / 2).softmax(-1)
+    divergence = (p * (p.log() - q.log())).sum(-1).mean()
+    hard = -logits.log_softmax(-1).gather(-1, targets[..., None]).mean()
+    assert float(nll) == pytest.approx(float(hard), rel=1e-5)
+    assert float(loss) == pytest.approx(float(0.7 * hard + 0.3 * 4 * divergence), rel=1e-5)
+
+
+def test_the_teacher_carries_its_state_and_gets_no_gradient():
+    student, teacher = make_model("lstm"), make_model("gru", seed=5)
+    config = make_training_config({"distillation_weight": 1.0})
+    distillation = Distillation(teacher, student, config)
+    objective = Objective(student.train(), config, distillation)
+    inputs, targets = window(time=10)
+    loss, _, _ = objective(inputs[:4], targets[:4], student.initial_state(3))
+    loss.backward()
+    objective(inputs[4:], targets[4:], student.initial_state(3))
+    expected = teacher(inputs, teacher.initial_state(3))[1]
+    assert distillation.state is not None
+    for found, wanted in zip(distillation.state, expected, strict=True):
+        torch.testing.assert_close(found[0], wanted[0])
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+    assert not any(name.startswith("distillation") for name, _ in objective.named_parameters())
+
+
+def divergence(teacher: LanguageModel, student: LanguageModel) -> float:
+    ids = torch.from_numpy(text(300, seed=4).astype(np.int64))[:, None]
+    with torch.no_grad():
+        p = teacher(ids, teacher.initial_state(1))[0].log_softmax(-1)
+        q = student(ids, student.initial_state(1))[0].log_softmax(-1)
+    return float((p.exp() * (p - q)).sum(-1).mean())
+
+
+def test_distillation_brings_the_student_near():
+    teacher, student = make_model("lstm", seed=2), make_model("lstm", hidden=12)
+    before = divergence(teacher, student)
+    settings = {"optimizer": "adam", "learning_rate": 0.005, "distillation_weight": 1.0}
+    train(student, settings, teacher=teacher, validate=None)
+    assert divergence(teacher, student) < 0.6 * before
+
+
+def test_teachers_that_cannot_teach():
+    model = make_model("lstm")
+    with pytest.raises(UsageError, match="itself"):
+        train(model, teacher=model)
+
+
+def test_varied_windows_cover_the_text_and_repeat():
+    config = make_training_config({"random_window": True, "batch": 4, "window": 20, "seed": 1})
+    windows = Windows(text(), 0, config)
+    epoch = windows.epoch(1)
+    lengths = [len(inputs) for inputs, _ in epoch]
+    assert sum(lengths) == 375
+    assert len(set(lengths)) > 3
+    assert min(lengths[:-1]) >= 5
+    whole = torch.cat([targets for _, targets in epoch]).T
+    assert torch.equal(whole.flatten(), torch.from_numpy(text().astype(np.int64)))
+    again = [len(inputs) for inputs, _ in Windows(text(), 0, config).epoch(1)]
+    assert lengths == again
+    assert lengths != [len(inputs) for inputs, _ in windows.epoch(2)]
+
+
+def test_varied_windows_are_about_as_long_as_asked():
+    config = make_training_config({"random_window": True, "window": 70})
+    starts = varied_starts(100_000, config, np.random.default_rng(0))
+    lengths = np.diff(starts)
+    assert 66 < np.mean(lengths) < 70
+    assert 0.02 < np.mean(lengths < 50) < 0.09
+
+
+def test_streams_that_cannot_be_shared():
+    config = make_training_config({"batch": 5})
+    with pytest.raises(UsageError, match="multiple of 2"):
+        Windows(text(), 0, config, rank=0, world=2)
+
+
+def test_perplexity_of_a_huge_loss():
+    from terselm.train.metrics import perplexity_of
+
+    assert perplexity_of(1e6) == math.inf
