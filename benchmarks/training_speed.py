@@ -31,7 +31,7 @@ SIZES = {
     "lstm-200, window 35": {"hidden": 200, "window": 35, "steps": 80},
     "lstm-650, window 35": {"hidden": 650, "window": 35, "steps": 30},
 }
-QUICK_STEPS = 12
+QUICK_STEPS = 5
 WARM_STEPS = 3
 
 
@@ -125,7 +125,7 @@ def main() -> None:
     if options.one:
         run_one(options.one[0], json.loads(options.one[1]))
         return
-    repeats = 2 if options.quick else options.repeats
+    repeats = 1 if options.quick else options.repeats
     results = {}
     for name, size in SIZES.items():
         if options.quick:

@@ -19,6 +19,8 @@ from terselm.models.checkpoint import load, save
 from terselm.models.language_model import LanguageModel
 from terselm.train.config import make_training_config
 from terselm.train.loop import fit
+from terselm.train.optimizers import ScheduledOptimizer
+from terselm.train.run import Run
 from tests.tiny import FORM_BUILDERS, WORDS, make_model
 from tests.train.tiny_run import perplexity, same_weights, text, train, weights
 
@@ -53,14 +55,14 @@ def test_learns_what_always_follows(cell: str):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"optimizer": "sgd", "learning_rate": 1.0},
-        {"optimizer": "sgd", "learning_rate": 1.0, "momentum": 0.5, "weight_decay": 1e-5},
+        {"optimizer": "sgd", "learning_rate": 5.0},
+        {"optimizer": "sgd", "learning_rate": 5.0, "momentum": 0.5, "weight_decay": 1e-5},
         {"optimizer": "adam", "learning_rate": 0.005},
         {"optimizer": "adamw", "learning_rate": 0.005, "weight_decay": 0.01},
         {"optimizer": "adam_then_sgd", "learning_rate": 0.005, "switch_after": 2},
-        {"optimizer": "sgd", "averaging": "ema", "average_decay": 0.9, "learning_rate": 1.0},
-        {"optimizer": "sgd", "averaging": "nt_asgd", "average_patience": 1, "learning_rate": 1.0},
-        {"random_window": True, "learning_rate": 1.0},
+        {"optimizer": "sgd", "averaging": "ema", "average_decay": 0.9, "learning_rate": 5.0},
+        {"optimizer": "sgd", "averaging": "nt_asgd", "average_patience": 1, "learning_rate": 5.0},
+        {"random_window": True, "learning_rate": 5.0},
     ],
     ids=lambda settings: " ".join(str(value) for value in settings.values()),
 )
@@ -204,8 +206,6 @@ def test_interrupted_before_the_first_epoch_ends(tmp_path):
 def test_a_loss_that_is_not_finite(tmp_path, monkeypatch):
     train(None, {"epochs": 1}, folder=tmp_path)
     before = (tmp_path / "checkpoint.pt").read_bytes()
-    from terselm.train.run import Run
-
     step, calls = Run._step, [0]
 
     def poisoned(self: Run, *arguments: Any) -> None:
@@ -222,8 +222,6 @@ def test_a_loss_that_is_not_finite(tmp_path, monkeypatch):
 
 
 def test_a_checkpoint_never_holds_bad_weights(tmp_path, monkeypatch):
-    from terselm.train.optimizers import ScheduledOptimizer
-
     step, calls = ScheduledOptimizer.step, [0]
 
     def poisoned(self: ScheduledOptimizer, *arguments: Any) -> None:
@@ -236,14 +234,13 @@ def test_a_checkpoint_never_holds_bad_weights(tmp_path, monkeypatch):
     with pytest.raises(TerselmError, match="in epoch 1 at step 10"):
         train(None, {"checkpoint_every": 0}, folder=tmp_path)
     monkeypatch.undo()
-    assert same_weights(train(folder=tmp_path, resume=True, settings={"checkpoint_every": 0}).model,
-                        train().model)
+    assert same_weights(
+        train(folder=tmp_path, resume=True, settings={"checkpoint_every": 0}).model, train().model
+    )
 
 
 @pytest.mark.parametrize("clip", [0.01, 1e6, None])
 def test_clip(clip: float | None, monkeypatch):
-    from terselm.train.optimizers import ScheduledOptimizer
-
     norms = []
     step = ScheduledOptimizer.step
 

@@ -29,8 +29,8 @@ def window(seed: int = 0, time: int = 7, batch: int = 3) -> tuple[torch.Tensor, 
 def loss_of(model: LanguageModel, **settings: float) -> float:
     objective = Objective(model.train(), make_training_config(settings))
     loss, nll, _ = objective(*window(), model.initial_state(3))
-    assert settings or float(loss) == float(nll)
-    return float(loss)
+    assert settings or loss.item() == nll.item()
+    return loss.item()
 
 
 def test_activation_regularization():
@@ -55,18 +55,18 @@ def test_activation_regularization_sees_dropout_and_the_temporal_one_does_not():
     plain = loss_of(model, output_dropout=0.5)
     torch.manual_seed(5)
     found = loss_of(model, output_dropout=0.5, activation_regularization=1.0)
-    assert found == pytest.approx(plain + float(hidden.output.square().mean()), rel=1e-5)
+    assert found == pytest.approx(plain + hidden.output.square().mean().item(), rel=1e-5)
     torch.manual_seed(5)
     found = loss_of(model, output_dropout=0.5, temporal_activation_regularization=1.0)
     change = hidden.raw[1:] - hidden.raw[:-1]
-    assert found == pytest.approx(plain + float(change.square().mean()), rel=1e-5)
+    assert found == pytest.approx(plain + change.square().mean().item(), rel=1e-5)
 
 
 def test_a_window_of_one_step_has_no_change():
     model = make_model("lstm").train()
     config = make_training_config({"temporal_activation_regularization": 1.0})
     loss, nll, _ = Objective(model, config)(*window(time=1), model.initial_state(3))
-    assert float(loss) == float(nll)
+    assert loss.item() == nll.item()
 
 
 def test_weight_drop_leaves_recurrent_weights_out():
@@ -126,7 +126,7 @@ def test_distillation_by_hand():
     divergence = (p * (p.log() - q.log())).sum(-1).mean()
     hard = -logits.log_softmax(-1).gather(-1, targets[..., None]).mean()
     assert float(nll) == pytest.approx(float(hard), rel=1e-5)
-    assert float(loss) == pytest.approx(float(0.7 * hard + 0.3 * 4 * divergence), rel=1e-5)
+    assert loss.item() == pytest.approx(float(0.7 * hard + 0.3 * 4 * divergence), rel=1e-5)
 
 
 def test_the_teacher_carries_its_state_and_gets_no_gradient():

@@ -48,7 +48,7 @@ class RunFolder:
         return None if self.folder is None else self.folder / METRICS_NAME
 
     def open(self, fingerprint: Mapping[str, Any], resume: bool) -> dict[str, Any] | None:
-        """Return the state of the run in the folder where it is to be resumed, else None.
+        """Make the folder ready for a run.
 
         Parameters
         ----------
@@ -56,49 +56,51 @@ class RunFolder:
             What this run is (see `fingerprint_of`).
         resume : bool
 
+        Returns
+        -------
+        dict or None
+            The state to go on from; None where the run begins.
+
         Raises
         ------
         UsageError
             If the folder holds an unfinished run that is not to be resumed, or a run of
             something else that is.
         TerselmError
-            If the folder cannot be made or the checkpoint is damaged.
+            If the folder cannot be written to or the checkpoint is damaged.
         """
         if self.folder is None:
             if resume:
                 raise UsageError("resume needs the folder of the run")
             return None
-        assert self.checkpoint is not None
-        if not self.checkpoint.exists():
+        stored = self._stored(self.folder, fingerprint, resume)
+        self._clear(self.folder, stored)
+        return stored
+
+    def _stored(
+        self, folder: Path, fingerprint: Mapping[str, Any], resume: bool
+    ) -> dict[str, Any] | None:
+        path = folder / CHECKPOINT_NAME
+        if not path.exists():
             return None
-        state = load_checkpoint(self.checkpoint)
+        stored = load_checkpoint(path)
         if resume:
-            check_same_run(state["fingerprint"], fingerprint, self.folder)
-            return state
-        if state["finished"] is None:
-            raise UsageError(
-                f"{self.folder} holds an unfinished run; use --resume or another --out"
-            )
+            check_same_run(stored["fingerprint"], fingerprint, folder)
+            return stored
+        if stored["finished"] is None:
+            raise UsageError(f"{folder} holds an unfinished run; use --resume or another --out")
         return None
 
-    def prepare(self, resumed: bool) -> None:
-        """Make the folder, and clear away what a killed run or an earlier one left.
-
-        Raises
-        ------
-        TerselmError
-            If the folder cannot be written to.
-        """
-        if self.folder is None:
-            return
+    def _clear(self, folder: Path, stored: Mapping[str, Any] | None) -> None:
+        """Make the folder, and clear away what a killed run or a finished one left."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            for leftover in self.folder.glob(f".{CHECKPOINT_NAME}.*.tmp"):
+            folder.mkdir(parents=True, exist_ok=True)
+            for leftover in folder.glob(f".{CHECKPOINT_NAME}.*.tmp"):
                 leftover.unlink(missing_ok=True)
-            if not resumed and self.checkpoint is not None:
-                self.checkpoint.unlink(missing_ok=True)
+            if stored is None:
+                (folder / CHECKPOINT_NAME).unlink(missing_ok=True)
         except OSError as error:
-            raise TerselmError(f"cannot use the folder {self.folder}: {error.strerror}") from None
+            raise TerselmError(f"cannot use the folder {folder}: {error.strerror}") from None
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -77,9 +78,9 @@ class Workers:
         """Return the values of all processes by rank, in the main process."""
         return [value]
 
-    def from_main(self, value: T) -> T:
-        """Return the main process's value in every process."""
-        return value
+    def on_main(self, work: Callable[[], T]) -> T:
+        """Let the main process do `work`; return, or raise, what came of it in every process."""
+        return work()
 
 
 class AcceleratedWorkers(Workers):
@@ -97,7 +98,10 @@ class AcceleratedWorkers(Workers):
 
     def prepare(self, objective: Objective) -> nn.Module:
         """Return the module wrapped in DistributedDataParallel."""
-        wrapped: nn.Module = self._accelerator.prepare_model(objective)
+        with warnings.catch_warnings():
+            # torch 2.13 has a new name for broadcast_buffers, which accelerate does not pass on.
+            warnings.simplefilter("ignore", FutureWarning)
+            wrapped: nn.Module = self._accelerator.prepare_model(objective)
         return wrapped
 
     def backward(self, loss: Tensor) -> None:
@@ -122,11 +126,18 @@ class AcceleratedWorkers(Workers):
         torch.distributed.gather_object(value, values)
         return values or []
 
-    def from_main(self, value: T) -> T:
-        """Return the main process's value in every process."""
-        values = [value]
-        torch.distributed.broadcast_object_list(values)
-        return values[0]
+    def on_main(self, work: Callable[[], T]) -> T:
+        """Let the main process do `work`; return, or raise, what came of it in every process."""
+        outcome: list[Any] = [None, None]
+        if self.is_main:
+            try:
+                outcome[0] = work()
+            except Exception as error:  # handed on as it is
+                outcome[1] = error
+        torch.distributed.broadcast_object_list(outcome)
+        if outcome[1] is not None:
+            raise outcome[1]
+        return outcome[0]
 
 
 def start_workers(device: str) -> Workers:

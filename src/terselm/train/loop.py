@@ -111,9 +111,7 @@ def fit(
         raise TerselmError("the model has no parameter that training could change")
     run_folder = RunFolder(folder)
     fingerprint = fingerprint_of(config, model, train_ids, teacher, workers.world)
-    stored = run_folder.open(fingerprint, resume)
-    if workers.is_main:
-        run_folder.prepare(resumed=stored is not None)
+    stored = workers.on_main(lambda: run_folder.open(fingerprint, resume))
     cuda = [workers.device] if workers.device.type == "cuda" else []
     with torch.random.fork_rng(cuda), StopRequest() as stop:
         torch.manual_seed(config.seed + workers.rank)
@@ -192,12 +190,11 @@ class _Trainer:
 
     def _perplexity(self) -> float | None:
         """Return the validation perplexity of the current weights, the same in every process."""
-        if self._validate is None:
+        validate, model = self._validate, self._run.model
+        if validate is None:
             return None
-        model = self._run.model
         model.eval()
-        value = self._validate(model) if self._workers.is_main else None
-        return self._workers.from_main(value)
+        return self._workers.on_main(lambda: validate(model))
 
     def _result(self, stopped: Stopped) -> FitResult:
         run, model = self._run, self._run.model

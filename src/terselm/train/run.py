@@ -228,29 +228,7 @@ class Run:
         # A checkpoint from which nothing can go on must not take the place of a good one.
         self._reporter.check(self._position, self.optimizer.rate, self._trained)
         ranks = self._workers.gather(self._rank_state())
-        if self._workers.is_main:
-            best = self._best
-            save_checkpoint(
-                path,
-                {
-                    "fingerprint": dict(self._fingerprint),
-                    "finished": finished,
-                    "position": asdict(self._position),
-                    "parameters": {name: value.detach() for name, value in self._named()},
-                    "optimizer": self.optimizer.state(),
-                    "average": self.average.state(),
-                    "best": None
-                    if best is None
-                    else {
-                        "epoch": best.epoch,
-                        "perplexity": best.perplexity,
-                        "weights": dict(best.weights),
-                    },
-                    "history": [asdict(record) for record in self.history],
-                    "ranks": ranks,
-                    "metrics_bytes": self._reporter.metrics.length(),
-                },
-            )
+        self._workers.on_main(lambda: save_checkpoint(path, self._snapshot(ranks, finished)))
         self._tick(training=False)
         self._saved = self._now
 
@@ -291,6 +269,23 @@ class Run:
 
     def _named(self) -> Sequence[tuple[str, nn.Parameter]]:
         return list(self.parameters.items())
+
+    def _snapshot(self, ranks: list[dict[str, Any]], finished: Stopped | None) -> dict[str, Any]:
+        """Return what a checkpoint holds; `_load` takes it up."""
+        best = self._best
+        return {
+            "fingerprint": dict(self._fingerprint),
+            "finished": finished,
+            "position": asdict(self._position),
+            "parameters": {name: value.detach() for name, value in self._named()},
+            "optimizer": self.optimizer.state(),
+            "average": self.average.state(),
+            # Not asdict, which would copy the weights.
+            "best": None if best is None else dict(vars(best)),
+            "history": [asdict(record) for record in self.history],
+            "ranks": ranks,
+            "metrics_bytes": self._reporter.metrics.length(),
+        }
 
     def _rank_state(self) -> dict[str, Any]:
         """Return what differs between processes: carried state, random state, own loss."""
