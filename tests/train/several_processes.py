@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from terselm.train.distributed import end_process
 from tests.train.tiny_run import EVERYTHING, train, weights
 
 
@@ -34,3 +35,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    end_process(0)

@@ -54,7 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 good, 1 the job failed, 2 bad usage."""
     warnings.filterwarnings("ignore", message="LSTM with projections is not supported with oneDNN")
     settings: dict[str, Any] = {"debug": False}
-    sys.exit(_run(sys.argv[1:] if arguments is None else list(arguments), settings))
+    code = _run(sys.argv[1:] if arguments is None else list(arguments), settings)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from terselm.train.distributed import end_process
+
+        end_process(code)
+    sys.exit(code)
 
 
 def _run(arguments: Sequence[str], settings: dict[str, Any]) -> int:
