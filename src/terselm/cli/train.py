@@ -218,10 +218,11 @@ def _train(
     valid_tokens = split_of(data, "valid", vocabulary)
     torch.manual_seed(training.seed)
     model = LanguageModel(config, vocabulary)
-    output.remark(
-        f"{corpus.name}: {len(train_tokens.ids):,} training tokens, "
-        f"{len(vocabulary):,} in the vocabulary; {model.parameter_count():,} parameters"
-    )
+    if is_main_process():
+        output.remark(
+            f"{corpus.name}: {len(train_tokens.ids):,} training tokens, "
+            f"{len(vocabulary):,} in the vocabulary; {model.parameter_count():,} parameters"
+        )
     result = fit(
         model,
         train_tokens.ids,
