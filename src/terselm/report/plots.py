@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,8 +81,6 @@ def frontier_plot(
         If the file cannot be written.
     """
     path = Path(path)
-    if path.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"cannot draw {path.name}; its name must end in .png or .svg")
     if not points:
         raise UsageError("no points to draw")
     for point in points:
@@ -91,11 +89,30 @@ def frontier_plot(
                 f"{point.label!r} cannot be drawn: "
                 f"{point.bytes} bytes, perplexity {point.perplexity}"
             )
+    write_figure(lambda: _draw(points, title), path)
+
+
+def write_figure(draw: Callable[[], Figure], path: Path) -> None:
+    """Draw in terselm's style and write the picture, whole or not at all.
+
+    Parameters
+    ----------
+    draw : callable
+        Returns the figure; called with the style set.
+    path : Path
+        Ends in .png or .svg.
+
+    Raises
+    ------
+    UsageError
+        If the suffix is another one.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise UsageError(f"cannot draw {path.name}; its name must end in .png or .svg")
     with rc_context(STYLE):
-        figure = _draw(points, title)
         data = io.BytesIO()
-        suffix = path.suffix.lower()
-        figure.savefig(data, format=suffix[1:], dpi=DOTS_PER_INCH, metadata=SUFFIXES[suffix])
+        draw().savefig(data, format=suffix[1:], dpi=DOTS_PER_INCH, metadata=SUFFIXES[suffix])
     write_bytes(path, data.getvalue())
 
 
@@ -157,6 +174,11 @@ def _scatter(axes: Axes, points: Sequence[FrontierPoint], edge: str, face: str) 
 def _dress(axes: Axes, points: Sequence[FrontierPoint], title: str) -> None:
     axes.set_xlim(*_size_limits([point.bytes for point in points]))
     axes.set_ylim(*_perplexity_limits([point.perplexity for point in points]))
+    dress_axes(axes, title)
+
+
+def dress_axes(axes: Axes, title: str) -> None:
+    """Give bytes-against-perplexity axes their ticks, grid, labels and title."""
     axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5), numticks=12))
     axes.xaxis.set_major_formatter(FuncFormatter(_tick))
     axes.xaxis.set_minor_locator(NullLocator())
