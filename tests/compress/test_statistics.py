@@ -42,9 +42,7 @@ def check(measured, inputs):
     torch.testing.assert_close(
         measured.second_moment, inputs.T @ inputs / len(inputs), rtol=1e-4, atol=1e-6
     )
-    torch.testing.assert_close(
-        measured.mean_square, inputs.square().mean(0), rtol=1e-4, atol=1e-6
-    )
+    torch.testing.assert_close(measured.mean_square, inputs.square().mean(0), rtol=1e-4, atol=1e-6)
     assert measured.count == len(inputs)
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -15,13 +14,13 @@ class PlainRNN(RecurrentCell):
     """h = activation(weight_ih x + weight_hh h + bias)."""
 
     gates = 1
-    activation: ClassVar[Callable[[Tensor], Tensor]]
-    kernel: ClassVar[Callable[..., Any]]
+    nonlinearity: ClassVar[str]
 
     def step(self, gx: Tensor, state: State) -> State:
         """Return (output,) after one step; see `RecurrentCell.step`."""
         (output,) = state
-        return (type(self).activation(gx + self.weight_hh(output)),)
+        total = gx + self.weight_hh(output)
+        return (total.tanh() if self.nonlinearity == "tanh" else total.relu(),)
 
     def sequence(
         self, xs: Tensor, state: State, recurrent_dropout: float = 0.0
@@ -33,7 +32,7 @@ class PlainRNN(RecurrentCell):
             self.bias,
             torch.zeros_like(self.bias),
         ]
-        kernel = type(self).kernel
+        kernel = torch.rnn_tanh if self.nonlinearity == "tanh" else torch.rnn_relu
         outputs, last = run_fused(kernel, xs, state[0].unsqueeze(0), weights, self.training)
         return outputs, (last[0],)
 
@@ -43,8 +42,7 @@ class TanhRNN(PlainRNN):
     """Plain recurrent network with tanh."""
 
     kind = "rnn_tanh"
-    activation = staticmethod(torch.tanh)
-    kernel = staticmethod(torch.rnn_tanh)
+    nonlinearity = "tanh"
 
 
 @CELLS.register("rnn_relu")
@@ -52,5 +50,4 @@ class ReluRNN(PlainRNN):
     """Plain recurrent network with relu."""
 
     kind = "rnn_relu"
-    activation = staticmethod(torch.relu)
-    kernel = staticmethod(torch.rnn_relu)
+    nonlinearity = "relu"

@@ -21,13 +21,15 @@ METHODS: Registry[type[Method]] = Registry("method", "terselm.compress.methods")
 OPTIONS = ConfigDict(extra="forbid", allow_inf_nan=False)
 """How a method checks its options: an unknown one is an error."""
 
-M = TypeVar("M", bound="type[Method]")
+M = TypeVar("M", bound=type)
 
 
 def register_method(name: str) -> Callable[[M], M]:
     """Return a decorator that files a method under the name that recipes use."""
 
     def add(cls: M) -> M:
+        if not issubclass(cls, Method):
+            raise TypeError(f"{cls.__name__} is not a Method")
         cls.name = name
         METHODS.register(name)(cls)
         return cls
