@@ -93,8 +93,8 @@ def test_importance_is_what_a_unit_adds_to_its_readers():
     above = model.weights()["cells.1.weight_ih"].dense()
     for unit in (0, 5, 19):
         expected = (
-            recurrent[:, unit].square().sum() * inputs["cells.0.weight_hh"].mean_square[unit]
-            + above[:, unit].square().sum() * inputs["cells.1.weight_ih"].mean_square[unit]
+            recurrent[:, unit].square().sum() * inputs["cells.0.weight_hh"].covariance[unit, unit]
+            + above[:, unit].square().sum() * inputs["cells.1.weight_ih"].covariance[unit, unit]
         )
         assert worth[unit].item() == pytest.approx(expected.item(), rel=1e-5)
 
@@ -177,3 +177,25 @@ def test_other_output_layers_shrink_too(options, tmp_path):
 def test_a_projection_between_equal_sizes_is_refused():
     with pytest.raises(UsageError, match="one more or one less"):
         prune(with_output(embedding=10, tied=True), keep=10)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn_tanh"])
+def test_a_constant_unit_is_worth_its_mean_to_the_biases(cell):
+    """A unit that is always on can leave, since the biases know by how much."""
+    model = make_model(cell)
+    with torch.no_grad():
+        for op in model.weights().values():
+            op.weight.mul_(0.3)
+        held = model.cells[0]
+        gates = held.gates
+        for name in ("weight_ih", "weight_hh"):
+            getattr(held, name).weight.view(gates, 20, -1)[:, DEAD] = 0
+        # GRU and RNN: new = tanh(30); LSTM: cell and output gates wide open, nothing forgotten.
+        held.bias.view(gates, 20)[:, DEAD] = 30.0
+        if cell == "gru":
+            held.bias.view(gates, 20)[1, DEAD] = -30.0  # always take the new value
+    small = prune(model, keep=16, layers=[0], calibration=IDS)
+    assert small.config.hidden == (16, 20)
+    # After the first steps, in which the state comes to life, nothing differs.
+    settled, expected = logits_of(small)[5:], logits_of(model)[5:]
+    torch.testing.assert_close(settled, expected, rtol=1e-2, atol=5e-3)

@@ -47,8 +47,7 @@ class WrittenOut(torch.nn.Module):
         outputs = []
         for x in xs.double():
             batch = [
-                torch.stack(self.one(own, x[n].unbind(), state[n].unbind()))
-                for n in range(len(x))
+                torch.stack(self.one(own, x[n].unbind(), state[n].unbind())) for n in range(len(x))
             ]
             state = torch.stack(batch)
             outputs.append(state)
@@ -65,8 +64,7 @@ class WrittenOut(torch.nn.Module):
         if self.kind.startswith("projected_rnn"):
             act = torch.tanh if self.kind.endswith("tanh") else torch.relu
             h = [
-                act(row("weight_ih", k, x) + row("weight_hh", k, m) + bias[k])
-                for k in range(units)
+                act(row("weight_ih", k, x) + row("weight_hh", k, m) + bias[k]) for k in range(units)
             ]
             return [row("weight_hr", j, h) for j in range(small)]
         assert self.kind == "projected_gru"
@@ -82,9 +80,7 @@ class WrittenOut(torch.nn.Module):
             torch.tanh(row("weight_ih", k, x) + row("weight_hh", k, gated) + bias[k])
             for k in range(units)
         ]
-        return [
-            update[j] * m[j] + (1 - update[j]) * row("weight_hr", j, h) for j in range(small)
-        ]
+        return [update[j] * m[j] + (1 - update[j]) * row("weight_hr", j, h) for j in range(small)]
 
 
 def torch_layer(cell: RecurrentCell) -> torch.nn.Module:

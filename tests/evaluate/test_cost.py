@@ -40,9 +40,18 @@ def test_parts_of_every_form_add_up_to_the_file(form, tmp_path):
     assert found.parameters == model.parameter_count()
     for part in found.weights:
         if part.leaves:
-            for attribute in ("bytes", "parameters", "macs", "bytes_read"):
+            # A look-up uses one of several blocks, and a chain of cores multiplies more than
+            # their sizes add up to; only the two factors of low rank cost what they are.
+            additive = form.startswith("low_rank")
+            more = ("macs", "bytes_read") if additive else ()
+            for attribute in ("bytes", "parameters", *more):
                 total = sum(getattr(leaf, attribute) for leaf in part.leaves)
-                assert total == getattr(part, attribute), (part.name, attribute)
+                if form.startswith("grouped_rows") and attribute == "bytes":
+                    # The order of the rows is in no block.
+                    rows = part.shape[0]
+                    assert part.bytes - total in (rows, 2 * rows, 4 * rows)
+                else:
+                    assert total == getattr(part, attribute), (part.name, attribute)
 
 
 def test_counts_of_a_dense_lstm_by_hand():

@@ -11,7 +11,6 @@ import torch
 
 from terselm.errors import TerselmError, UsageError
 from terselm.evaluate.perplexity import evaluate, interval, perplexity, ranks_of
-from terselm.linear.quantized import Quantized
 from tests.evaluate.truth import logits_step_by_step, nats_step_by_step, random_ids, split_of
 from tests.tiny import CELL_VARIANTS, FORM_BUILDERS, make_model
 
@@ -21,8 +20,9 @@ def calm(model):
     with torch.no_grad():
         for name, op in model.weights().items():
             for leaf in op.leaves(name).values():
-                numbers = leaf.scales if isinstance(leaf, Quantized) else leaf.weight
-                numbers.div_(leaf.dense().norm(dim=1).max())
+                size = leaf.dense().norm(dim=1).max()
+                for numbers in leaf.parameters():
+                    numbers.div_(size)
     return model
 
 

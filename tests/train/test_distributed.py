@@ -17,7 +17,7 @@ from tests.conftest import REPOSITORY
 from tests.train.tiny_run import train, weights
 
 
-def two_processes(folder: Path, what: str) -> list[dict[str, Any]]:
+def two_processes(folder: Path) -> list[dict[str, Any]]:
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(REPOSITORY / "src"), str(REPOSITORY)]),
@@ -26,7 +26,7 @@ def two_processes(folder: Path, what: str) -> list[dict[str, Any]]:
     }
     # `accelerate launch` starts several CPU processes only through MPI; on GPUs it uses this.
     launch = ["torch.distributed.run", "--nproc_per_node=2", "--standalone"]
-    program = ["-m", "tests.train.several_processes", str(folder), what]
+    program = ["-m", "tests.train.several_processes", str(folder)]
     subprocess.run(
         [sys.executable, "-m", *launch, *program],
         cwd=REPOSITORY,
@@ -38,26 +38,25 @@ def two_processes(folder: Path, what: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["plain", "everything"])
-def test_two_processes(what: str, tmp_path):
-    first, second = two_processes(tmp_path, what)
-    for name, value in first["weights"].items():
-        assert torch.equal(value, second["weights"][name]), f"{name} differs between processes"
-        # Resumed, with hidden and random state of each process.
-        assert torch.equal(value, first["whole"][name]), f"{name} differs after a resume"
-    assert first["perplexity"] == second["perplexity"]
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
-        "checkpoint.pt",
-        "metrics.jsonl",
-    ]
-    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    assert sum('"valid_perplexity"' in line for line in lines) == 3
-    if what == "plain":
-        # The same streams, half of them in each process: the same gradients, but for rounding.
-        alone = train(None, {"epochs": 3})
-        for name, value in weights(alone.model).items():
-            torch.testing.assert_close(first["weights"][name], value, atol=1e-4, rtol=1e-3)
-        assert first["perplexity"] == pytest.approx(alone.valid_perplexity, rel=1e-4)
+def test_two_processes(tmp_path):
+    ranks = two_processes(tmp_path)
+    for name in ("plain", "everything"):
+        first, second = (rank[name] for rank in ranks)
+        for weight, value in first["resumed"].items():
+            assert torch.equal(value, second["resumed"][weight]), f"{weight} differs by process"
+            # Hidden state and random state of each process are resumed.
+            assert torch.equal(value, first["whole"][weight]), f"{weight} differs by a resume"
+        assert first["perplexity"] == second["perplexity"]
+        files = sorted(path.name for path in (tmp_path / name).iterdir())
+        assert files == ["checkpoint.pt", "metrics.jsonl"]
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        assert sum('"valid_perplexity"' in line for line in lines) == 3
+    # The same streams, half of them in each process: the same gradients, but for rounding.
+    alone = train(None, {"epochs": 3})
+    for weight, value in weights(alone.model).items():
+        found = ranks[0]["plain"]["resumed"][weight]
+        torch.testing.assert_close(found, value, atol=1e-4, rtol=1e-3)
+    assert ranks[0]["plain"]["perplexity"] == pytest.approx(alone.valid_perplexity, rel=1e-4)
 
 
 def test_one_process_does_without_accelerate(monkeypatch):

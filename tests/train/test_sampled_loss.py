@@ -15,7 +15,7 @@ from terselm.train.config import make_training_config
 from terselm.train.loop import fit
 from terselm.train.objective import Objective, make_noise
 from tests.tiny import make_model, make_output_variant
-from tests.train.test_resume import Stopper, killed_after
+from tests.train.test_resume import Killed, killed_after
 from tests.train.tiny_run import perplexity, same_weights, text, train
 
 SAMPLED = {"optimizer": "adam", "learning_rate": 0.01, "samples": 12}
@@ -38,7 +38,7 @@ def test_a_resumed_run_draws_the_same_words(loss, tmp_path, monkeypatch):
     for number, steps in enumerate((1, 17, 20)):
         with monkeypatch.context() as patch:
             killed_after(steps, patch)
-            with pytest.raises(Stopper.Killed):
+            with pytest.raises(Killed):
                 train(None, settings, folder=tmp_path / "run", resume=number > 0)
     resumed = train(None, settings, folder=tmp_path / "run", resume=True)
     assert same_weights(whole.model, resumed.model)
@@ -53,7 +53,7 @@ def test_other_output_layers_are_trained_and_resumed(name, tmp_path, monkeypatch
     assert whole.valid_perplexity < 0.7 * before
     with monkeypatch.context() as patch:
         killed_after(20, patch)
-        with pytest.raises(Stopper.Killed):
+        with pytest.raises(Killed):
             train(make_output_variant(name), settings, folder=tmp_path / "run")
     resumed = train(make_output_variant(name), settings, folder=tmp_path / "run", resume=True)
     assert same_weights(whole.model, resumed.model)

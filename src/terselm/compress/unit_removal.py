@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from terselm.cells.base import RecurrentCell
+from terselm.compress.bias_correction import has_bias, shift_bias
 from terselm.compress.statistics import InputStatistics
 from terselm.errors import UsageError
 from terselm.linear.base import LinearOp
@@ -35,10 +36,11 @@ def unit_importance(
 ) -> Tensor:
     """Return what each hidden unit of a layer is worth, float64 [units].
 
-    The sum of squares of all that the unit adds to what reads it: Σ_i V[i, k]² E[h_k²] over
-    the matrices V whose column k reads unit k. Without statistics E[h_k²] is taken as the mean
-    square of the unit's incoming rows, so that dead units and units that nobody reads are
-    worth nothing.
+    The sum of squares of all that the unit adds to what reads it: Σ_i V[i, k]² v_k over the
+    matrices V whose column k reads unit k. v_k is the variance of its activation where a bias
+    makes up for the mean (see `keep_units`), E[h_k²] where there is none. Without statistics
+    it is taken as the mean square of the unit's incoming rows. So dead units and units that
+    nobody reads are worth nothing.
 
     Parameters
     ----------
@@ -51,16 +53,17 @@ def unit_importance(
     cell = model.layers()[layer]
     groups = cell.unit_groups()
     weights = model.weights()
-    readers = [f"cells.{layer}.{name}" for name in groups.columns]
-    readers += readers_of_layer(model, layer)
     ties = model.ties()
     worth = torch.zeros(groups.units, dtype=torch.float64, device=model.device)
-    for name in readers:
-        target = ties.get(name, name)
-        columns = weights[target].dense().double().square().sum(dim=0)
-        found = None if inputs is None else inputs.get(target)
-        energy = _incoming(cell) if found is None else found.mean_square.to(columns)
-        worth += columns * energy
+    for reader in _readers(model, layer):
+        name = ties.get(reader, reader)
+        columns = weights[name].dense().detach().double().square().sum(dim=0)
+        found = None if inputs is None else inputs.get(name)
+        if found is None:
+            energy = _incoming(cell)
+        else:
+            energy = found.covariance.diagonal() if has_bias(name) else found.mean_square
+        worth += columns * energy.to(columns)
     return worth
 
 
@@ -70,8 +73,14 @@ def units_to_keep(importance: Tensor, count: int) -> Tensor:
     return order[:count].sort().values
 
 
-def keep_units(model: LanguageModel, kept: Mapping[int, Tensor]) -> LanguageModel:
+def keep_units(
+    model: LanguageModel,
+    kept: Mapping[int, Tensor],
+    inputs: Mapping[str, InputStatistics] | None = None,
+) -> LanguageModel:
     """Return a model with only the given hidden units; `model` stays as it is.
+
+    With statistics the mean of what the others added to their readers goes into the biases.
 
     Parameters
     ----------
@@ -79,6 +88,8 @@ def keep_units(model: LanguageModel, kept: Mapping[int, Tensor]) -> LanguageMode
         Its weights that lose rows or columns must be dense.
     kept : mapping of int to Tensor
         For each layer that changes the units that stay, int64, ascending.
+    inputs : mapping of str to InputStatistics, optional
+        Statistics of the leaves.
 
     Raises
     ------
@@ -118,7 +129,26 @@ def keep_units(model: LanguageModel, kept: Mapping[int, Tensor]) -> LanguageMode
         values = bias.detach()
         smaller.replace_bias(name, values[rows[name]] if name in rows else values.clone())
     smaller.output.load_tables(model.output.tables())
+    for name, units in columns.items():
+        if inputs is not None and name in inputs and has_bias(name):
+            # A bias may lose units of its own layer; the shift is for those that stay.
+            shift = _lost_mean(model, name, units, inputs[name])
+            shift_bias(smaller, name, shift[rows[name]] if name in rows else shift)
     return smaller
+
+
+def _readers(model: LanguageModel, layer: int) -> list[str]:
+    groups = model.layers()[layer].unit_groups()
+    return [f"cells.{layer}.{name}" for name in groups.columns] + readers_of_layer(model, layer)
+
+
+def _lost_mean(
+    model: LanguageModel, name: str, kept: Tensor, statistics: InputStatistics
+) -> Tensor:
+    weight = model.weights()[name].dense().detach().double()
+    mean = statistics.mean.to(weight).clone()
+    mean[kept] = 0
+    return weight @ mean
 
 
 def _of_config(model: LanguageModel, config: ModelConfig) -> LanguageModel:

@@ -217,7 +217,9 @@ def look_up_cost(op: LinearOp) -> Cost:
     if isinstance(op, RowBlocks):
         # The row is in one block; which one differs, so count the dearest.
         blocks = [look_up_cost(block) for block in op.children_by_name().values()]
-        macs, read = (max(getattr(cost, what) for cost in blocks) for what in ("macs", "bytes_read"))
+        macs, read = (
+            max(getattr(cost, what) for cost in blocks) for what in ("macs", "bytes_read")
+        )
         return Cost(bytes=op.cost().bytes, macs=macs, bytes_read=read)
     stored = op.cost()
     rows = op.out_features

@@ -32,8 +32,9 @@ class PruneUnits(ModelMethod):
     A unit leaves with its row in every gate, its column in the recurrence, and the column that
     reads it in the next layer or in the output layer; with a projection, with its column in
     the projection. What is left is a dense model with fewer hidden units. A unit is worth the
-    sum of squares of what it adds to its readers: of their columns times the mean square of
-    its activation where there is calibration text (`--data`), else of its incoming weights.
+    sum of squares of what it adds to its readers: of their columns times the variance of its
+    activation where there is calibration text (`--data`), whose mean the biases take over;
+    else times the mean square of its incoming weights.
 
     Paper: removal of whole units as in Wen et al. 2018 (arXiv 1709.05027); the importance is
     that of Molchanov et al. 2017 (arXiv 1611.06440) without gradients.
@@ -82,7 +83,7 @@ class PruneUnits(ModelMethod):
                 count = self._count(model.config.hidden[layer], layer, model)
                 if count < model.config.hidden[layer]:
                     kept[layer] = units_to_keep(unit_importance(model, layer, inputs), count)
-            return keep_units(model, kept) if kept else model
+            return keep_units(model, kept, inputs) if kept else model
 
     def _layers(self, model: LanguageModel) -> list[int]:
         if self.layers is not None:

@@ -86,7 +86,7 @@ class SecondOrder(PruningMethod):
     block: Block = DEFAULT_BLOCK
     type: StoredType | None = None
     update: bool = True
-    damping: Positive = 0.1
+    damping: Positive = 0.01
     frequency: Power = 0.5
 
     def corrects_bias(self) -> bool:
