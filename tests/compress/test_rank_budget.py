@@ -10,9 +10,14 @@ import torch
 
 from terselm.compress.apply import compress
 from terselm.compress.base import Context
-from terselm.compress.rank_allocation import Candidate, allocate, smallest_cost
+from terselm.compress.divergence import Divergence
+from terselm.compress.rank_allocation import (
+    Candidate,
+    allocate,
+    measured_gains,
+    smallest_cost,
+)
 from terselm.compress.recipe import Recipe
-from terselm.compress.sensitivity import STEPS, STREAMS, output_sensitivities
 from terselm.errors import UsageError
 from terselm.linear.dense import Dense
 from terselm.linear.low_rank import LowRank
@@ -145,27 +150,31 @@ def test_only_some_weights_and_their_stored_type():
             assert op.left.stored_type == "float16"
 
 
-def test_sensitivities_are_mean_squared_gradients():
-    """Against finite differences of the loss in the input matrix's bias-like offset."""
-    model = make_model("lstm", layers=1)
-    found = output_sensitivities(model, IDS)
-    steps = min(STEPS, len(IDS) // STREAMS - 1)
-    tokens = torch.from_numpy(IDS[: (steps + 1) * STREAMS].astype(np.int64))
-    tokens = tokens.view(STREAMS, steps + 1).T
-    cell = model.layers()[0]
-    offset = torch.zeros(steps, STREAMS, cell.bias.numel(), requires_grad=True)
-    gates = cell.project(model.embedding.rows(tokens[:-1])) + offset
-    state, outputs = model.initial_state(STREAMS)[0], []
-    for gx in gates:
-        state = cell.step(gx, state)
-        outputs.append(state[0])
-    logits = model.output.logits(torch.stack(outputs))
-    loss = -torch.log_softmax(logits, -1).gather(-1, tokens[1:].unsqueeze(-1)).sum()
-    (gradient,) = torch.autograd.grad(loss, offset)
-    # An offset of the gates is felt as one of either product.
-    expected = float(gradient.square().mean())
-    assert found["cells.0.weight_ih"] == pytest.approx(expected, rel=1e-3)
-    # The very first recurrent product is with zeros and constant; all others are there.
-    later = float(gradient[1:].square().sum()) / gradient.numel()
-    assert found["cells.0.weight_hh"] == pytest.approx(later, rel=1e-3)
-    assert set(found) == {"embedding", "cells.0.weight_ih", "cells.0.weight_hh"}
+def test_the_divergence_is_that_of_the_predictions():
+    model = make_model("gru")
+    steps = len(IDS) // 16
+    tokens = torch.from_numpy(IDS[: steps * 16].astype(np.int64)).view(16, steps).T
+    other = model.clone()
+    changed = Dense(model.weights()["cells.1.weight_hh"].dense() * 0.9)
+    other.replace_weight("cells.1.weight_hh", changed)
+    with torch.no_grad():
+        p, q = (
+            torch.softmax(either(tokens, either.initial_state(16))[0].double(), -1)
+            for either in (model, other)
+        )
+    expected = float((p * (p / q).log()).sum(-1).mean())
+    measured = Divergence(model, IDS)
+    assert measured.of("cells.1.weight_hh", changed) == pytest.approx(expected, rel=1e-3)
+    # The model was put back as it was.
+    assert measured.of("cells.1.weight_hh", model.weights()["cells.1.weight_hh"]) == 0
+    assert measured.of("cells.1.weight_hh", changed) == pytest.approx(expected, rel=1e-3)
+
+
+def test_gains_follow_the_measured_loss():
+    errors = [10.0, 6.0, 3.0, 1.0, 0.0]
+    # Measured 4 at error 3, 1 at error 1: slopes 1, 1.5, and 1.5 beyond.
+    gains = measured_gains(errors, {2: 4.0, 3: 1.0})
+    np.testing.assert_allclose(gains, [6.0, 4.5, 3.0, 1.0])
+    assert measured_gains(errors, {2: 1.0, 3: 2.0})[-1] == pytest.approx(2.0)
+    assert min(measured_gains(errors, {2: 1.0, 3: 2.0})) >= 0
+    assert measured_gains([0.0, 0.0], {1: 0.0}) == [0.0]

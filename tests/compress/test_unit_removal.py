@@ -85,18 +85,34 @@ def test_units_that_are_never_active_leave_the_logits_equal():
         torch.testing.assert_close(logits_of(small), logits_of(model), rtol=1e-5, atol=1e-5)
 
 
-def test_importance_is_what_a_unit_adds_to_its_readers():
+def test_importance_by_its_definition():
     model = make_model("lstm")
-    inputs = collect(model, IDS).inputs
-    worth = unit_importance(model, 0, inputs)
-    recurrent = model.weights()["cells.0.weight_hh"].dense()
-    above = model.weights()["cells.1.weight_ih"].dense()
-    for unit in (0, 5, 19):
-        expected = (
-            recurrent[:, unit].square().sum() * inputs["cells.0.weight_hh"].covariance[unit, unit]
-            + above[:, unit].square().sum() * inputs["cells.1.weight_ih"].covariance[unit, unit]
-        )
-        assert worth[unit].item() == pytest.approx(expected.item(), rel=1e-5)
+    statistics = collect(model, IDS)
+    weights = {name: op.dense().double() for name, op in model.weights().items()}
+    counts = np.bincount(IDS, minlength=len(WORDS)) + 1
+    for layer, readers in enumerate(
+        [("cells.0.weight_hh", "cells.1.weight_ih"), ("cells.1.weight_hh", "output")]
+    ):
+        plain, informed = unit_importance(model, layer), unit_importance(model, layer, statistics)
+        for unit in (0, 5, 19):
+            incoming = sum(
+                (part if part.ndim == 0 else part.mean()).item()
+                for gate in range(4)
+                for part in (
+                    weights[f"cells.{layer}.weight_ih"][unit + 20 * gate] ** 2,
+                    weights[f"cells.{layer}.weight_hh"][unit + 20 * gate] ** 2,
+                    model.layers()[layer].bias[unit + 20 * gate].double() ** 2,
+                )
+            )
+            total = with_text = 0.0
+            for name in readers:
+                for row, value in enumerate(weights[name][:, unit].tolist()):
+                    share = counts[row] / counts.sum() if name == "output" else 1.0
+                    variance = statistics.inputs[name].covariance[unit, unit].item()
+                    total += value**2
+                    with_text += share * value**2 * variance
+            assert plain[unit].item() == pytest.approx(total * incoming, rel=1e-5)
+            assert informed[unit].item() == pytest.approx(with_text * incoming, rel=1e-5)
 
 
 def test_the_most_important_stay_in_order():

@@ -65,35 +65,6 @@ def compensated_rounding(
     return problem.result()
 
 
-def fitted_rounding(
-    weight: Tensor, second_moment: Tensor, grid: Grid, *, damping: float = 0.01
-) -> Quantized:
-    """Round a matrix to nearest, in ranges and with scales that its inputs call for.
-
-    The range of each group is the least-squares one with each column's squared error weighted
-    by the mean square of its input (activation-aware as in Lin et al. 2023, arXiv 2306.00978,
-    without its scaling of columns). Then all scales of a row are fitted to the output error.
-
-    Parameters
-    ----------
-    weight, second_moment, grid, damping
-        As for `compensated_rounding`.
-
-    Returns
-    -------
-    Quantized
-        As of `compensated_rounding`.
-    """
-    hessian = damped(second_moment, damping)
-    start = quantize_uniform(weight, grid, importance=hessian.diagonal().float())
-    if not torch.isfinite(start.scales).all():
-        return start
-    problem = _Problem(weight.detach().float().T.contiguous(), hessian, grid, start)
-    problem.round_to_nearest()
-    problem.fit_scales()
-    return problem.result()
-
-
 def damped(second_moment: Tensor, damping: float) -> Tensor:
     """Return the second moment, float64 [in, in], with a share of its mean on the diagonal.
 
@@ -135,11 +106,6 @@ class _Problem:
         levels = self.grid.levels_of(values, self.scales[group], zeros)
         self.levels[column] = levels
         return levels * self.scales[group]
-
-    def round_to_nearest(self) -> None:
-        """Round every column on its own."""
-        for column in range(self.columns):
-            self._round_column(column, self.weight[column])
 
     def round_in_order(self, by_importance: bool) -> None:
         """Round one column after the other; the rest takes over the error."""

@@ -162,14 +162,8 @@ def word_weights(counts: Tensor) -> Tensor:
     counts : Tensor
         Integers [words], how often each is in the text.
     """
-    roots = word_frequencies(counts).sqrt()
+    roots = (counts.double() + SMOOTHING).sqrt()
     return roots / roots.sum()
-
-
-def word_frequencies(counts: Tensor) -> Tensor:
-    """Return the share of each word, float64 [words], smoothed so that none is zero."""
-    smoothed = counts.double() + SMOOTHING
-    return smoothed / smoothed.sum()
 
 
 def rank_for_fraction(out_features: int, in_features: int, fraction: float) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -30,6 +31,41 @@ class Candidate:
     def ranks(self) -> int:
         """The most ranks that cost less than the matrix as it is; at least 1."""
         return max(1, min(len(self.gains), (self.dense_cost - 1) // self.cost))
+
+
+def measured_gains(errors: Sequence[float], probes: Mapping[int, float]) -> list[float]:
+    """Return what each rank saves of a loss that was measured at a few ranks only.
+
+    The loss is taken to be a piecewise linear function of the error through the measured points
+    and zero: errors of the same matrix in other directions are not felt alike.
+
+    Parameters
+    ----------
+    errors : sequence of float
+        The error that remains at rank 0, 1, 2, ...; falling, the last is (nearly) zero.
+    probes : mapping of int to float
+        The measured loss by rank.
+
+    Returns
+    -------
+    list of float
+        One number a rank, the first for rank 1; none below zero.
+    """
+    points = sorted({(0.0, 0.0), *((errors[rank], loss) for rank, loss in probes.items())})
+    for number in range(1, len(points)):  # what noise turned around
+        error, loss = points[number]
+        points[number] = error, max(loss, points[number - 1][1])
+    losses = [_interpolated(error, points) for error in errors]
+    return [max(0.0, before - after) for before, after in itertools.pairwise(losses)]
+
+
+def _interpolated(error: float, points: Sequence[tuple[float, float]]) -> float:
+    """Return the loss at an error, beyond the last point along the last piece."""
+    for (left, low), (right, high) in itertools.pairwise(points):
+        last = (right, high) == points[-1]
+        if (error <= right or last) and right > left:
+            return low + (high - low) * (error - left) / (right - left)
+    return 0.0
 
 
 def smallest_cost(candidates: Mapping[str, Candidate]) -> int:

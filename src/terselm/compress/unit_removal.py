@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from terselm.cells.base import RecurrentCell
 from terselm.compress.bias_correction import has_bias, shift_bias
-from terselm.compress.statistics import InputStatistics
+from terselm.compress.statistics import InputStatistics, Statistics
 from terselm.errors import UsageError
 from terselm.linear.base import LinearOp
 from terselm.linear.dense import Dense
@@ -30,41 +30,40 @@ def readers_of_layer(model: LanguageModel, layer: int) -> list[str]:
 
 
 def unit_importance(
-    model: LanguageModel,
-    layer: int,
-    inputs: Mapping[str, InputStatistics] | None = None,
+    model: LanguageModel, layer: int, statistics: Statistics | None = None
 ) -> Tensor:
     """Return what each hidden unit of a layer is worth, float64 [units].
 
-    The sum of squares of all that the unit adds to what reads it: Σ_i V[i, k]² v_k over the
-    matrices V whose column k reads unit k. v_k is the variance of its activation where a bias
-    makes up for the mean (see `keep_units`), E[h_k²] where there is none. Without statistics
-    it is taken as the mean square of the unit's incoming rows. So dead units and units that
-    nobody reads are worth nothing.
+    Σ_i r_i V[i, k]² over the matrices V whose column k reads unit k, times the mean square of
+    the unit's incoming rows: a unit that nobody reads, or that nothing reaches, is worth
+    nothing. With statistics each matrix's part is also multiplied by the variance of the
+    unit's activation (its mean square where no bias can make up for the mean, see
+    `keep_units`), and r_i is the share of word i in the text for the rows of the output layer;
+    elsewhere it is 1.
 
     Parameters
     ----------
     model : LanguageModel
     layer : int
         From 0.
-    inputs : mapping of str to InputStatistics, optional
-        Statistics of the leaves; see `compress.statistics`.
+    statistics : Statistics, optional
+        See `compress.statistics`.
     """
     cell = model.layers()[layer]
-    groups = cell.unit_groups()
-    weights = model.weights()
-    ties = model.ties()
-    worth = torch.zeros(groups.units, dtype=torch.float64, device=model.device)
+    worth = torch.zeros(cell.hidden_size, dtype=torch.float64, device=model.device)
     for reader in _readers(model, layer):
-        name = ties.get(reader, reader)
-        columns = weights[name].dense().detach().double().square().sum(dim=0)
-        found = None if inputs is None else inputs.get(name)
-        if found is None:
-            energy = _incoming(cell)
-        else:
-            energy = found.covariance.diagonal() if has_bias(name) else found.mean_square
-        worth += columns * energy.to(columns)
-    return worth
+        name = model.ties().get(reader, reader)
+        squares = model.weights()[name].dense().detach().double().square()  # [out, units]
+        found = None if statistics is None else statistics.inputs.get(name)
+        if statistics is None or found is None:
+            worth += squares.sum(dim=0)
+            continue
+        if name in ("output", "embedding"):
+            counts = torch.from_numpy(statistics.token_counts).to(squares) + 1
+            squares = squares * (counts / counts.sum()).unsqueeze(1)
+        energy = found.covariance.diagonal() if has_bias(name) else found.mean_square
+        worth += squares.sum(dim=0) * energy.to(squares)
+    return worth * _incoming(cell)
 
 
 def units_to_keep(importance: Tensor, count: int) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from terselm.compress.base import Context
-from terselm.compress.factorization import word_frequencies, word_weights
+from terselm.compress.factorization import word_weights
 from terselm.linear.base import LinearOp
 
 WORD_MATRICES = ("embedding", "output")
@@ -52,28 +52,3 @@ def input_weighting(leaf: LinearOp, name: str, context: Context) -> Weighting:
     if name in WORD_MATRICES and len(statistics.token_counts) == leaf.out_features:
         rows = word_weights(torch.from_numpy(statistics.token_counts))
     return Weighting(None if inputs is None else inputs.second_moment, rows)
-
-
-def frequency_scale(weight: Tensor, weighting: Weighting, context: Context) -> float:
-    """Return by what a weighted error is multiplied to be one per word of running text.
-
-    Rows are weighted by the root of their frequency, which is good for choosing directions; what
-    the loss feels goes by the frequency itself. The two are set equal for the whole matrix.
-
-    Parameters
-    ----------
-    weight : Tensor
-        float [out, in].
-    weighting : Weighting
-        From `input_weighting` of it; without row weights the result is 1.
-    context : Context
-        With the statistics it was made from.
-    """
-    if weighting.row_weights is None or context.statistics is None:
-        return 1.0
-    work = weight.double()
-    product = work if weighting.second_moment is None else work @ weighting.second_moment
-    energy = (product * work).sum(1)  # [out]
-    often = word_frequencies(torch.from_numpy(context.statistics.token_counts))
-    weighted = (weighting.row_weights * energy).sum()
-    return (often * energy).sum().item() / weighted.item() if weighted > 0 else 1.0

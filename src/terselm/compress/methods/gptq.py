@@ -37,7 +37,7 @@ class GPTQ(WeightMethod):
 
     Paper: Frantar et al. 2022 (arXiv 2210.17323). Here ranges are least squares, and after
     the paper's pass the scales are fitted to the output error and every column is rounded
-    once more given all others.
+    anew given all others, twice.
 
     Recipe::
 

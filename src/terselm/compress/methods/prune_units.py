@@ -32,12 +32,12 @@ class PruneUnits(ModelMethod):
     A unit leaves with its row in every gate, its column in the recurrence, and the column that
     reads it in the next layer or in the output layer; with a projection, with its column in
     the projection. What is left is a dense model with fewer hidden units. A unit is worth the
-    sum of squares of what it adds to its readers: of their columns times the variance of its
-    activation where there is calibration text (`--data`), whose mean the biases take over;
-    else times the mean square of its incoming weights.
+    sum of squares of the columns that read it times the mean square of its incoming weights;
+    with calibration text (`--data`) also times the variance of its activation, whose mean the
+    biases take over, the rows of the output layer counting as often as their words.
 
-    Paper: removal of whole units as in Wen et al. 2018 (arXiv 1709.05027); the importance is
-    that of Molchanov et al. 2017 (arXiv 1611.06440) without gradients.
+    Paper: removal of whole units as in Wen et al. 2018 (arXiv 1709.05027); magnitudes in place of a
+    penalty in training.
 
     Recipe::
 
@@ -74,16 +74,18 @@ class PruneUnits(ModelMethod):
             If no layer can be pruned, or a layer has too few units.
         """
         layers = self._layers(model)
-        inputs = None
+        statistics = None
         if context.calibration is not None:
-            inputs = collect(model, context.calibration).inputs
+            statistics = collect(model, context.calibration)
         kept = {}
         with torch.no_grad():
             for layer in layers:
                 count = self._count(model.config.hidden[layer], layer, model)
                 if count < model.config.hidden[layer]:
-                    kept[layer] = units_to_keep(unit_importance(model, layer, inputs), count)
-            return keep_units(model, kept, inputs) if kept else model
+                    kept[layer] = units_to_keep(unit_importance(model, layer, statistics), count)
+            if not kept:
+                return model
+            return keep_units(model, kept, None if statistics is None else statistics.inputs)
 
     def _layers(self, model: LanguageModel) -> list[int]:
         if self.layers is not None:

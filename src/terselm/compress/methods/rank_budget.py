@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from terselm.compress.base import OPTIONS, Context, WeightMethod, register_method
+from terselm.compress.divergence import Divergence
 from terselm.compress.factorization import (
     DAMPING,
     Decomposition,
@@ -18,9 +19,13 @@ from terselm.compress.factorization import (
     least_fraction,
     numbers_within,
 )
-from terselm.compress.rank_allocation import Candidate, allocate, smallest_cost
-from terselm.compress.sensitivity import output_sensitivities
-from terselm.compress.weighting import Weighting, frequency_scale, input_weighting
+from terselm.compress.rank_allocation import (
+    Candidate,
+    allocate,
+    measured_gains,
+    smallest_cost,
+)
+from terselm.compress.weighting import Weighting, input_weighting
 from terselm.errors import UsageError
 from terselm.linear.base import LinearOp
 from terselm.linear.dense import Dense
@@ -30,6 +35,8 @@ from terselm.models.language_model import LanguageModel
 
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
 Bytes = Annotated[int, Field(ge=1)]
+PROBES = (0.15, 0.4, 0.8)
+"""Ranks at which the loss is measured, as a share of the rank where factors stop being smaller."""
 CORRECTIONS = 8
 ENOUGH = 0.002
 """The search for a number of bytes ends when the file is so close to it."""
@@ -56,10 +63,10 @@ class Plan:
 class RankBudget(WeightMethod):
     """Factor all matrices, with the ranks that lose least at a given size of the file.
 
-    Every singular value is worth the rise of the loss that leaving it out would cost, to second
-    order: its square, weighted by the inputs and words of calibration text, times how much the
-    loss feels an error in that matrix's outputs. The budget is spent where a byte is worth
-    most; a matrix that is not worth factoring stays as it is.
+    A singular value is worth what leaving it out does to the predictions: its square, weighted by
+    the inputs and words of calibration text, is the error, and how much an error of this matrix
+    is felt is measured at three ranks, as divergence from the model's own predictions. The budget
+    is spent where a byte is worth most; a matrix not worth factoring stays as it is.
 
     Paper: singular values as the price of a rank, Eckart & Young 1936; spending by gain for
     cost, Shoham & Gersho 1988 (IEEE Trans. ASSP 36).
@@ -68,7 +75,7 @@ class RankBudget(WeightMethod):
 
         - {method: rank_budget, share: 0.5}
 
-    Cost: as for `low_rank`, and a backward pass over some calibration text (`--data`).
+    Cost: as for `low_rank`, and three short runs for each matrix over calibration text (`--data`).
 
     When not: to make one matrix small, `low_rank` does it with less machinery.
 
@@ -110,20 +117,19 @@ class RankBudget(WeightMethod):
         """
         if context.model is None:
             raise ValueError("rank_budget needs the model; call compress()")
-        scales = self._scales(leaves, context)
+        divergence = None
+        if self.weighting == "inputs" and context.calibration is not None:
+            divergence = Divergence(context.model, context.calibration)
         terms: dict[str, Decomposition] = {}
         candidates: dict[str, Candidate] = {}
         for name, leaf in leaves.items():
             weighting = self._weighting(leaf, name, context)
             found = decompose(leaf.dense(), weighting.second_moment, weighting.row_weights, DAMPING)
             terms[name] = found
-            energy = found.singular.square()
-            scale = scales.get(name, 1.0 / max(float(energy.sum()), 1e-30))
-            scale *= frequency_scale(leaf.dense(), weighting, context)
             # Factors keep the stored type of their matrix, so numbers of it are the unit.
             itemsize = leaf.cost().bytes // leaf.parameter_count()
             candidates[name] = Candidate(
-                (energy * scale).tolist(),
+                _gains(leaf, name, found, divergence),
                 (leaf.out_features + leaf.in_features) * itemsize,
                 leaf.out_features * leaf.in_features * itemsize,
             )
@@ -136,23 +142,10 @@ class RankBudget(WeightMethod):
         rank = plan.ranks[name]
         if rank is None:
             return leaf
-        left, right = plan.terms[name].factors(rank)
-        kind = _stored_type(leaf)
-        return LowRank(Dense(left, kind), Dense(right, kind))
+        return _factored(leaf, plan.terms[name], rank)
 
     def _weighting(self, leaf: LinearOp, name: str, context: Context) -> Weighting:
         return input_weighting(leaf, name, context) if self.weighting == "inputs" else Weighting()
-
-    def _scales(self, leaves: Mapping[str, LinearOp], context: Context) -> dict[str, float]:
-        """Return what one unit of weighted squared error of each matrix costs, in half nats."""
-        if self.weighting == "none":
-            return {}
-        assert context.model is not None
-        assert context.calibration is not None
-        felt = output_sensitivities(context.model, context.calibration)
-        # Rows of the output layer are weighted by their words, which is all there is to it:
-        # the second derivative in logit i is p_i (1 - p_i).
-        return {name: felt.get(name, 1.0) for name in leaves}
 
     def _choose(
         self,
@@ -189,6 +182,26 @@ class RankBudget(WeightMethod):
                 break
             budget = min(dense, max(least, budget + room))
         return best
+
+
+def _gains(
+    leaf: LinearOp, name: str, terms: Decomposition, divergence: Divergence | None
+) -> list[float]:
+    """Return what each rank of a matrix is worth."""
+    energy = terms.singular.square()
+    if divergence is None:
+        return (energy / energy.sum().clamp(min=1e-30)).tolist()
+    errors = [*energy.flip(0).cumsum(0).flip(0).tolist(), 0.0]
+    break_even = leaf.out_features * leaf.in_features // (leaf.out_features + leaf.in_features)
+    ranks = {max(1, int(share * min(break_even, len(energy)))) for share in PROBES}
+    probes = {rank: divergence.of(name, _factored(leaf, terms, rank)) for rank in sorted(ranks)}
+    return measured_gains(errors, probes)
+
+
+def _factored(leaf: LinearOp, terms: Decomposition, rank: int) -> LinearOp:
+    left, right = terms.factors(rank)
+    kind = _stored_type(leaf)
+    return LowRank(Dense(left, kind), Dense(right, kind))
 
 
 class _Trial:

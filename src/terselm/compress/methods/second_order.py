@@ -55,7 +55,7 @@ class SecondOrder(PruningMethod):
     Cost: as for `magnitude` in the file; minutes of one core for an output layer of 10,000 x
     650 at sparsity 0.5, seconds at 0.9; calibration text (`--data`).
 
-    When not: without text, or where training follows anyway: `prune_gradually` gets further.
+    When not: without text. Where there is time to train, try `prune_gradually`.
 
     Parameters
     ----------
