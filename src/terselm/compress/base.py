@@ -78,7 +78,7 @@ class Context:
         Token ids [n] of calibration text, for methods that look at inputs.
     statistics : Statistics or None
         What the inputs of every weight look like on the calibration text, measured on the
-        model as the step finds it. Set by `compress` where the method `uses_statistics`.
+        model as the step finds it. Set by `compress` where the method `needs_statistics`.
     model : LanguageModel or None
         The model as the step finds it; a `WeightMethod` may look at it. Set by `compress`.
     prepared : object

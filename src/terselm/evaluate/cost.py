@@ -200,6 +200,8 @@ def describe(op: LinearOp) -> str:
     if "bits" in options:
         words.append(f"{options['bits']}-bit")
     group = options.get("group")
+    if group == "matrix":
+        return " ".join(words) + ", one scale"
     return " ".join(words) + (f", groups of {group}" if group else "")
 
 

@@ -55,9 +55,8 @@ class BinaryCodes(WeightMethod):
     group: Group | Literal["row"] = "row"
     weighted: bool = False
 
-    @property
-    def uses_statistics(self) -> bool:  # type: ignore[override]
-        """Whether calibration text is needed."""
+    def needs_statistics(self) -> bool:
+        """Return whether calibration text is needed: only for weighted codes."""
         return self.weighted
 
     def apply_to_leaf(self, leaf: LinearOp, name: str, context: Context) -> LinearOp:

@@ -62,9 +62,8 @@ class KMeans(WeightMethod):
                 f"{ROW_BITS[0]} to {ROW_BITS[-1]}, use scope: matrix for more or less"
             )
 
-    @property
-    def uses_statistics(self) -> bool:  # type: ignore[override]
-        """Whether calibration text is needed."""
+    def needs_statistics(self) -> bool:
+        """Return whether calibration text is needed: only for weighted codes."""
         return self.weighted
 
     def apply_to_leaf(self, leaf: LinearOp, name: str, context: Context) -> LinearOp:
