@@ -40,7 +40,7 @@ from terselm.text.token_cache import TokenizedSplit
 
 EXPERIMENTS = Path(__file__).parent / "experiments" / "methods.yaml"
 STREAMS, WINDOW = 20, 100
-CALIBRATION_TOKENS = 20_000
+CALIBRATION_TOKENS = 100_000
 
 
 def short_perplexity(model: LanguageModel, split: TokenizedSplit, steps: int) -> float:

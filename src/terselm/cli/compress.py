@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from terselm.compress.apply import StepRecord
     from terselm.models.language_model import LanguageModel
 
-CALIBRATION_TOKENS = 20_000
+CALIBRATION_TOKENS = 100_000
 """From the start of the training text, for methods that look at inputs."""
 
 RecipeOption = Annotated[

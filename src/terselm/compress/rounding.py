@@ -18,8 +18,8 @@ REFINEMENTS = 4
 """Alternations of codes and scale after the best start."""
 NORMAL_STEP = {8: 0.0308, 4: 0.3352, 3: 0.5860, 2: 0.9957}
 """The step of the best uniform quantizer of a normal variable, by bits (Max 1960)."""
-CLEARLY_SMALLER = 0.97
-"""Share of the error of mid-tread below which mid-rise is taken."""
+MOST_EXTRA_ERROR = 1.05
+"""How much more squared error even levels may have: they are balanced around zero."""
 CHUNK = 2**17
 """Numbers worked on at once, so that they stay in the processor's cache."""
 
@@ -137,8 +137,10 @@ def quantize_uniform(
 def choose_levels(weight: Tensor, grid: Grid, **search: Any) -> Grid:
     """Return the grid with those levels that suit this matrix.
 
-    Mid-tread, unless the squared error of mid-rise is clearly smaller: it is where weights do
-    not crowd around zero, bits are few and many share a scale.
+    Mid-rise, unless its squared error is clearly larger, as it is where weights crowd around
+    zero or few share a scale. An even number of levels with zero among them is lopsided, so
+    clipping moves the mean of a row's errors, and with it that of its output: measured on a
+    2 x 650 LSTM at 4 bits a row, mid-tread costs twice the perplexity at 2 % less error.
 
     Parameters
     ----------
@@ -158,7 +160,7 @@ def choose_levels(weight: Tensor, grid: Grid, **search: Any) -> Grid:
         op = quantize_uniform(weight, replace(grid, levels=levels), **search)
         error = (op.dense().detach() - weight).square() * counts
         errors[levels] = float(error.sum(dtype=torch.float64))
-    rises = errors["mid_rise"] < CLEARLY_SMALLER * errors["mid_tread"]
+    rises = errors["mid_rise"] < MOST_EXTRA_ERROR * errors["mid_tread"]
     return replace(grid, levels="mid_rise" if rises else "mid_tread")
 
 

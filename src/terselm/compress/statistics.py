@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +12,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from terselm.cells.base import RecurrentCell, State
 from terselm.errors import UsageError
+from terselm.linear.base import LinearOp
 from terselm.models.language_model import LanguageModel
 
 STREAMS = 32
 WARM_UP = 8
 """Steps at the start of each stream that only bring the state to life."""
+WINDOW = 50
+"""Steps worked on at once."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ class Statistics:
 
 
 def collect(model: LanguageModel, ids: npt.NDArray[np.integer[Any]]) -> Statistics:
-    """Run the model step by step and record what every matrix is multiplied with.
+    """Run the model and record what every matrix is multiplied with.
 
     Parameters
     ----------
@@ -86,47 +91,49 @@ def collect(model: LanguageModel, ids: npt.NDArray[np.integer[Any]]) -> Statisti
             f"{len(ids)} tokens of calibration text are too few; give at least "
             f"{STREAMS * (WARM_UP + 1)}"
         )
-    recorder = _Recorder()
-    leaves = {
-        leaf_name: leaf
-        for name, op in model.weights().items()
-        for leaf_name, leaf in op.leaves(name).items()
-    }
-    hooks = [leaf.register_forward_pre_hook(recorder.hook(name)) for name, leaf in leaves.items()]
+    recorder = _Recorder(model)
     counts = np.bincount(np.asarray(ids, dtype=np.int64), minlength=len(model.vocabulary))
     grid = np.asarray(ids[: steps * STREAMS], dtype=np.int64).reshape(STREAMS, steps)
     tokens = torch.from_numpy(np.ascontiguousarray(grid.T)).to(model.device)  # [steps, streams]
     training = model.training
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), recorder.watching():
             _run(model, tokens, recorder)
     finally:
         model.train(training)
-        for hook in hooks:
-            hook.remove()
     return Statistics(recorder.result(), counts)
 
 
 class _Recorder:
-    """Sums x xᵀ and x of every leaf while it is on."""
+    """Sums x xᵀ and x of every leaf that is multiplied while it is on."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: LanguageModel) -> None:
         self.on = False
         self._products: dict[str, Tensor] = {}
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
+        self._names: dict[nn.Module, str] = {
+            leaf: leaf_name
+            for name, op in model.weights().items()
+            for leaf_name, leaf in op.leaves(name).items()
+        }
 
-    def hook(self, name: str) -> Any:
-        def record(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            if not self.on:
-                return
-            x = inputs[0].reshape(-1, inputs[0].shape[-1]).double()  # [n, in]
-            for sums, part in ((self._products, x.T @ x), (self._sums, x.sum(dim=0))):
-                sums[name] = sums[name] + part if name in sums else part
-            self._counts[name] = self._counts.get(name, 0) + len(x)
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        hooks = [leaf.register_forward_pre_hook(self._before) for leaf in self._names]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
-        return record
+    def feed(self, op: LinearOp, inputs: Tensor) -> None:
+        """Let all leaves of `op` see its inputs [..., in], without a product that is not needed."""
+        if op in self._names:
+            self._before(op, (inputs,))
+        else:
+            op(inputs)
 
     def result(self) -> dict[str, InputStatistics]:
         return {
@@ -134,17 +141,37 @@ class _Recorder:
             for name, count in self._counts.items()
         }
 
+    def _before(self, leaf: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if not self.on:
+            return
+        name = self._names[leaf]
+        x = inputs[0].reshape(-1, inputs[0].shape[-1]).double()  # [n, in]
+        for sums, part in ((self._products, x.T @ x), (self._sums, x.sum(dim=0))):
+            sums[name] = sums[name] + part if name in sums else part
+        self._counts[name] = self._counts.get(name, 0) + len(x)
+
 
 def _run(model: LanguageModel, tokens: Tensor, recorder: _Recorder) -> None:
-    # The fused kernels hide the recurrent inputs; step by step every product is a call.
     state = model.initial_state(tokens.shape[1])
-    outputs = []
-    for number, token in enumerate(tokens):
-        recorder.on = number >= WARM_UP
-        x = model.embedding.rows(token)
+    for window in [tokens[:WARM_UP], *tokens[WARM_UP:].split(WINDOW)]:
+        xs = model.embedding.rows(window)  # [time, streams, embedding]
         for layer, cell in enumerate(model.layers()):
-            state[layer] = cell.step(cell.project(x), state[layer])
-            x = state[layer][0]
-        if recorder.on:
-            outputs.append(x)
-    model.output.logits(torch.cat(outputs))
+            xs, state[layer] = _run_cell(cell, xs, state[layer], recorder)
+        if len(model.output.weights()) == 1:
+            (weight,) = model.output.weights().values()
+            recorder.feed(weight, xs)
+        elif recorder.on:
+            model.output.logits(xs)
+        recorder.on = True
+
+
+def _run_cell(
+    cell: RecurrentCell, xs: Tensor, state: State, recorder: _Recorder
+) -> tuple[Tensor, State]:
+    if cell.weight_names() != ("weight_ih", "weight_hh"):
+        return cell.stepwise(xs, state)
+    # The fused kernels are faster, but hide the products.
+    outputs, after = cell.sequence(xs, state)
+    recorder.feed(cell.weight_ih, xs)
+    recorder.feed(cell.weight_hh, torch.cat([state[0].unsqueeze(0), outputs[:-1]]))
+    return outputs, after

@@ -58,7 +58,7 @@ class Quantize(WeightMethod):
         Magnitudes above this percentile are clipped; 99.9 if not given.
     levels : {"mid_tread", "mid_rise"} or None
         Whether zero is a level ("mid_tread") or lies between two ("mid_rise"). None:
-        mid-tread, but mid-rise for a matrix where its error is clearly smaller.
+        mid-rise, but mid-tread for a matrix where its error is clearly smaller.
     """
 
     takes = ("dense", "sparse", "block_sparse")
