@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from copy import deepcopy as copy_of
 
 import pytest
 import torch
@@ -96,6 +97,17 @@ def test_evaluation_is_at_the_final_sparsity_at_any_time():
         assert op.weight[kept].abs().min() >= op.weight[~kept].abs().max()
         train(op, 4, lambda: (op.dense() - target).square().sum())
     assert not op.reached
+
+
+def test_evaluation_in_inference_mode():
+    torch.manual_seed(2)
+    op = GradualSparse(torch.randn(10, 20), CubicSchedule(final=0.8, begin=0, end=100))
+    with torch.inference_mode():
+        copy = copy_of(op).eval().dense()
+        seen = op.eval().dense()
+    assert torch.equal(copy, seen) and torch.equal(seen, op.dense())
+    train(op, 4, lambda: op.dense().square().sum())
+    op.dense().sum().backward()
 
 
 def test_going_back_to_earlier_weights_gives_what_was_validated():
@@ -224,6 +236,13 @@ def test_noise_has_the_stated_variance():
         op.log_variance.copy_(torch.tensor([[-2.0, 0.0], [1.0, -4.0], [0.0, 0.5]]))
     draws = torch.stack([op.dense().detach() for _ in range(20_000)])
     torch.testing.assert_close(draws.var(0).log(), op.log_variance.detach(), atol=0.05, rtol=0.05)
+
+
+@pytest.mark.parametrize("per", ["weight", "row"])
+def test_what_the_text_never_uses_goes_however_large(per):
+    op = VariationalSparse(torch.full((4, 3), 2.0), kl_weight=1e-6, per=per)
+    train(op, 400, lambda: 0 * op.dense().sum(), lr=0.05)
+    assert not op.final_mask().any()
 
 
 def test_rows_go_whole():

@@ -85,7 +85,12 @@ CASES: dict[str, list[dict[str, Any]]] = {
         {"size": 2, "centroids": 16, "norms": True, "weighted": True},
         {"size": 8, "shared": True},
     ],
-    "recover": [{"epochs": 1}, {"epochs": 1, "distill": True}, {"train_codes": True}],
+    "recover": [
+        {"epochs": 1},
+        {"epochs": 1, "distill": True},
+        {"distill_hidden": 0.5},
+        {"train_codes": True},
+    ],
 }
 """Options of every method. A new method adds itself here."""
 
@@ -122,7 +127,8 @@ COMPOSED = [
 
 def nudge(model, settings, teacher):
     """Stands for training: moves every trainable parameter, and settles."""
-    assert (teacher is not None) == (settings.distillation > 0)
+    taught = settings.distillation > 0 or settings.hidden_distillation > 0
+    assert (teacher is not None) == taught
     model.train()
     tokens = torch.arange(12).view(6, 2)
     nats, _ = model.negative_log_likelihood(tokens, tokens, model.initial_state(2))

@@ -22,13 +22,7 @@ from terselm.train.loop import fit
 from terselm.train.optimizers import ScheduledOptimizer
 from terselm.train.run import Run
 from tests.tiny import FORM_BUILDERS, WORDS, make_model
-from tests.train.tiny_run import perplexity, same_weights, text, train, weights
-
-
-def perplexities(values: list[float]):
-    """A validation that returns these, one a call, and 99 after them."""
-    left = iter(values)
-    return lambda model: next(left, 99.0)
+from tests.train.tiny_run import perplexities, perplexity, same_weights, text, train, weights
 
 
 @pytest.mark.parametrize("cell", list(CELLS))

@@ -13,7 +13,7 @@ from terselm.errors import UsageError
 from terselm.models.language_model import LanguageModel
 from terselm.models.regularization import Regularization
 from terselm.train.config import make_training_config
-from terselm.train.distillation import Distillation
+from terselm.train.distillation import Distillation, relative_square_error
 from terselm.train.objective import Objective
 from terselm.train.windows import Windows, varied_starts
 from tests.tiny import make_model
@@ -127,6 +127,84 @@ def test_distillation_by_hand():
     hard = -logits.log_softmax(-1).gather(-1, targets[..., None]).mean()
     assert float(nll) == pytest.approx(float(hard), rel=1e-5)
     assert loss.item() == pytest.approx(float(0.7 * hard + 0.3 * 4 * divergence), rel=1e-5)
+
+
+def test_relative_square_error_by_hand():
+    found, expected = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+    # (0 + 4 + 9 + 4) / 4 over (1 + 0 + 0 + 4) / 4
+    assert relative_square_error(found, expected).item() == pytest.approx(3.4)
+    # Twice everything is the same: the weight has no unit.
+    assert relative_square_error(2 * found, 2 * expected).item() == pytest.approx(3.4)
+    assert torch.isfinite(relative_square_error(found, torch.zeros(2, 2)))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_distillation_from_hidden_states_by_hand(share):
+    student, teacher = make_model("lstm").train(), make_model("gru", seed=5)
+    settings = {"distillation_weight": share, "output_dropout": 0.5}
+    inputs, targets = window(time=10)
+
+    def losses(hidden: float) -> list[float]:
+        config = make_training_config({**settings, "distillation_hidden": hidden})
+        distillation = Distillation(teacher, student, config)
+        objective, state, found = Objective(student, config, distillation), None, []
+        for part in (slice(0, 4), slice(4, 10)):
+            torch.manual_seed(3)
+            start = student.initial_state(3) if state is None else state
+            loss, _, state = objective(inputs[part], targets[part], start)
+            found.append(loss.item())
+        return found
+
+    def last_layer(model: LanguageModel) -> np.ndarray:
+        """Its output step by step, as the cells define a step, in float64."""
+        states, found = model.initial_state(3), []
+        with torch.no_grad():
+            for ids in inputs:
+                x = model.embedding.rows(ids)
+                for number, cell in enumerate(model.layers()):
+                    states[number] = cell.step(cell.project(x[None])[0], states[number])
+                    x = states[number][0]
+                found.append(x)
+        return torch.stack(found).double().numpy()
+
+    ours, theirs = last_layer(student), last_layer(teacher)
+    plain, whole = losses(0.0), losses(1.7)
+    for number, part in enumerate((slice(0, 4), slice(4, 10))):
+        term = ((ours[part] - theirs[part]) ** 2).mean() / (theirs[part] ** 2).mean()
+        assert whole[number] == pytest.approx(plain[number] + 1.7 * term, rel=1e-5)
+
+
+def test_the_gradient_of_the_hidden_distillation():
+    student, teacher = make_model("lstm").train(), make_model("gru", seed=5)
+    config = make_training_config({"distillation_weight": 0.0, "distillation_hidden": 2.0})
+    inputs, targets = window()
+    distillation = Distillation(teacher, student, config)
+    loss, nll, _ = Objective(student, config, distillation)(
+        inputs, targets, student.initial_state(3)
+    )
+    assert loss.item() > nll.item()
+    loss.backward()
+    # The output layer comes after what is compared, so only the likelihood reaches it.
+    found = student.output.bias.grad.clone()
+    student.zero_grad()
+    Objective(student, make_training_config({}))(inputs, targets, student.initial_state(3))[
+        0
+    ].backward()
+    torch.testing.assert_close(found, student.output.bias.grad)
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+@pytest.mark.parametrize(
+    ("student", "widths"),
+    [(make_model("lstm", hidden=12), "12.*20"), (make_model("lstm/projection"), "12.*20")],
+    ids=["units", "projection"],
+)
+def test_hidden_states_of_another_width(student, widths):
+    teacher = make_model("lstm", seed=2)
+    with pytest.raises(UsageError, match=f"{widths}.*same width.*before the step") as caught:
+        train(student, {"distillation_hidden": 1.0}, teacher=teacher)
+    assert "\n" not in str(caught.value)
+    train(student, {"epochs": 1}, teacher=teacher)
 
 
 def test_the_teacher_carries_its_state_and_gets_no_gradient():

@@ -16,7 +16,15 @@ import numpy as np
 import pytest
 import torch
 
+from terselm.compress.apply import compress
+from terselm.compress.gradual import GradualSparse
+from terselm.compress.recipe import Recipe
+from terselm.compress.schedule import CubicSchedule
+from terselm.compress.training_forms import replace_leaves
 from terselm.errors import TerselmError, UsageError
+from terselm.linear.coded import with_latents
+from terselm.linear.dense import Dense
+from terselm.models.language_model import LanguageModel
 from terselm.train.checkpoint import load_checkpoint
 from terselm.train.optimizers import ScheduledOptimizer
 from tests.conftest import REPOSITORY
@@ -85,6 +93,67 @@ def assert_every_line_once(folder: Path) -> None:
     assert steps == sorted(set(steps))
     epochs = [line["epoch"] for line in lines if "valid_perplexity" in line]
     assert epochs == list(range(1, len(epochs) + 1))
+
+
+def gradual_model(end: int = 60) -> LanguageModel:
+    """A model on its way to fewer weights; an epoch has 32 steps."""
+    model = make_model("lstm", tied=True)
+    schedule = CubicSchedule(final=0.8, begin=3, end=end, every=4)
+    replace_leaves(
+        model, "*", Dense, lambda leaf, _: GradualSparse(leaf.dense(), schedule), "prune_gradually"
+    )
+    return model
+
+
+def latent_model() -> LanguageModel:
+    items = [
+        {"method": "quantize", "bits": 3, "weights": "output"},
+        {"method": "binary_codes", "bits": 2, "weights": "cells.0.*"},
+        {"method": "kmeans", "bits": 2, "weights": "cells.1.*"},
+    ]
+    model = compress(make_model("lstm"), Recipe.from_list(items)).model
+    for name, op in model.weights().items():
+        model.replace_weight(name, with_latents(op, name))
+    return model
+
+
+FORMS: dict[str, Any] = {"gradual": gradual_model, "codes": latent_model}
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", ["plain", "everything"])
+def test_forms_that_change_in_training_go_on(name: str, form: str, keep: str, tmp_path):
+    settings = {**CASES[name], "checkpoint_every": 0, "keep": keep}
+    whole = train(FORMS[form](), settings)
+    for number, steps in enumerate((0, 1, 17, 30, 14)):
+        with pytest.MonkeyPatch.context() as patch:
+            killed_after(steps, patch)
+            with pytest.raises(Killed):
+                train(FORMS[form](), settings, folder=tmp_path, resume=number > 0)
+    resumed = train(FORMS[form](), settings, folder=tmp_path, resume=True)
+    assert same_weights(whole.model, resumed.model)
+    assert resumed.valid_perplexity == whole.valid_perplexity
+    for one, other in zip(
+        whole.model.weights().values(), resumed.model.weights().values(), strict=True
+    ):
+        assert torch.equal(one.dense(), other.dense())
+        if isinstance(one, GradualSparse) and isinstance(other, GradualSparse):
+            assert one.steps == other.steps == whole_steps(whole)
+            assert other.reached
+
+
+def whole_steps(result: Any) -> int:
+    return int(result.history[-1].total_steps)
+
+
+def test_another_schedule_is_not_gone_on_with(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        killed_after(5, patch)
+        with pytest.raises(Killed):
+            train(gradual_model(), {"checkpoint_every": 0}, folder=tmp_path)
+    with pytest.raises(TerselmError, match=r"schedule is .*'end': 60.* here .*'end': 50"):
+        train(gradual_model(end=50), {"checkpoint_every": 0}, folder=tmp_path, resume=True)
 
 
 @pytest.mark.parametrize("name", ["plain", "everything"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,12 @@ def perplexity(model: LanguageModel) -> float:
             ids[:-1, None], ids[1:, None], model.initial_state(1)
         )
     return math.exp(nats.mean())
+
+
+def perplexities(values: list[float]) -> Callable[[LanguageModel], float]:
+    """A validation that returns these, one a call, and 99 after them."""
+    left = iter(values)
+    return lambda model: next(left, 99.0)
 
 
 def train(

@@ -15,8 +15,9 @@ from terselm.train.progress import ProgressObserver
 def recovery(data: str, seed: int, output: Output) -> Recovery:
     """Return the callable that trains a compressed model on the text `data`.
 
-    The best model by validation perplexity is kept; the state it starts from counts too, so
-    that recovery never makes a model worse on validation text.
+    Where the settings keep the best model by validation perplexity, the state it starts from
+    counts too, so that such a recovery never makes a model worse on validation text. Where they
+    keep the last, that is returned, however good the others were.
     """
 
     def recover(
@@ -41,10 +42,11 @@ def recovery(data: str, seed: int, output: Output) -> Recovery:
                 "seed": seed,
                 "distillation_weight": settings.distillation,
                 "distillation_temperature": settings.temperature,
+                "distillation_hidden": settings.hidden_distillation,
+                "keep": settings.keep,
             }
         )
-        before = validate(model)
-        start = model.clone()
+        start = (model.clone(), validate(model)) if settings.keep == "best" else None
         result = fit(
             model,
             train.ids,
@@ -56,12 +58,13 @@ def recovery(data: str, seed: int, output: Output) -> Recovery:
         )
         if result.stopped == "interrupted":
             raise KeyboardInterrupt
-        if result.valid_perplexity is not None and result.valid_perplexity > before:
+        after = result.valid_perplexity
+        if start is not None and after is not None and after > start[1]:
             output.remark(
-                f"recover made validation perplexity worse ({before:.2f} to "
-                f"{result.valid_perplexity:.2f}); the model from before is kept"
+                f"recover made validation perplexity worse ({start[1]:.2f} to {after:.2f}); "
+                "the model from before is kept"
             )
-            return start
+            return start[0]
         return result.model
 
     return recover

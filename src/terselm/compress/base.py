@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +39,15 @@ def register_method(name: str) -> Callable[[M], M]:
 
 @dataclass(frozen=True)
 class RecoverySettings:
-    """How a compressed model is trained further; see `compress.methods.recover.Recover`."""
+    """How a compressed model is trained further; see `compress.methods.recover.Recover`.
+
+    Attributes
+    ----------
+    keep : {"best", "last"}
+        best: the best model by validation perplexity, that from before the training included.
+        last: the model of the last step, whatever came before it; for methods that make the
+        model smaller in training, where early models look best because nothing is gone yet.
+    """
 
     epochs: int
     time_limit: float | None
@@ -50,6 +58,8 @@ class RecoverySettings:
     window: int
     distillation: float
     temperature: float
+    hidden_distillation: float = 0.0
+    keep: Literal["best", "last"] = "best"
 
 
 class Recovery(Protocol):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, ClassVar
 
 import torch
@@ -13,15 +15,20 @@ from terselm.linear.base import Cost, LinearOp
 from terselm.linear.positions import ElementPattern
 from terselm.linear.sparse import Sparse
 
+NEVER = -1
+"""A version that no tensor has."""
+
 
 class GradualSparse(LinearOp):
     """A float matrix of which ever fewer weights, the largest ones, take part in training.
 
-    It needs nothing of the training loop: it counts a step whenever the optimizer has changed
-    its weights, and sets those that have gone to zero in place. In evaluation it always
-    computes at the final sparsity, and what it computes follows from the weights alone. So a
-    validation perplexity is that of the model which would be stored now, and going back to
-    earlier weights gives the model that was validated then.
+    It needs nothing of the training loop but that a checkpoint keeps its `training_state`: it
+    counts a step whenever the optimizer has changed its weights, by their version (torch's fused
+    optimizers need `torch.autograd.graph.increment_version`), and sets those that have gone to
+    zero in place. In evaluation it always computes at the final sparsity, and what it
+    computes follows from the weights alone. So a validation perplexity is that of the model
+    which would be stored now, and going back to earlier weights gives the model that was
+    validated then.
 
     Parameters
     ----------
@@ -57,12 +64,34 @@ class GradualSparse(LinearOp):
         """Whether training has come to the end of the schedule."""
         return self.steps >= self.schedule.end
 
+    def training_state(self) -> dict[str, Any]:
+        """Return the place in the schedule and which weights take part."""
+        return {
+            "schedule": asdict(self.schedule),
+            "steps": self._steps,
+            "stepped": self.steps > self._steps,
+            "mask": self._mask,
+            "sparsity": self._sparsity,
+        }
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from that place."""
+        if state["schedule"] != asdict(self.schedule):
+            raise ValueError(f"the schedule is {state['schedule']}, here {asdict(self.schedule)}")
+        mask = state["mask"]
+        self._mask = None if mask is None else mask.to(self.weight.device)
+        self._steps, self._sparsity = state["steps"], state["sparsity"]
+        now = NEVER if state["stepped"] else self.weight._version
+        self._seen = None if mask is None else now
+
     def mask(self) -> Tensor:
         """Return which weights take part now, bool [out, in]."""
         return self._training_mask() if self.training else self.final_mask()
 
     def final_mask(self) -> Tensor:
         """Return which weights would stay if training ended now, bool [out, in]."""
+        if torch.is_inference_mode_enabled() or self.weight.is_inference():
+            return self._largest(self.schedule.final)  # tensors have no versions there
         version = self.weight._version
         if self._final is None or self._final[0] != version:
             self._final = version, self._largest(self.schedule.final)

@@ -38,9 +38,10 @@ class VariationalSparse(LinearOp):
     Vetrov 2018, arXiv 1810.10927, do for recurrent networks). The KL divergence joins the loss
     by itself: where gradients pass through the matrix, `kl_weight` times the gradient of the
     KL is added to those of mean and variance, once for each time the optimizer has changed
-    them. So a training loop need not know of it, and the loss that it prints is without it.
-    In evaluation the matrix is its mean, without the weights whose noise is above the
-    threshold.
+    them (by their versions; torch's fused optimizers need
+    `torch.autograd.graph.increment_version`). So a training loop need not know of it, and the
+    loss that it prints is without it. In evaluation the matrix is its mean, without the weights
+    whose noise is above the threshold.
 
     Parameters
     ----------
@@ -81,7 +82,8 @@ class VariationalSparse(LinearOp):
         """Return log(variance / mean²), [out, in] or [out, 1]."""
         mean = self.weight if self.factor is None else self.factor
         log_alpha = self.log_variance - torch.log(mean.square() + TINY)
-        return log_alpha.clamp(-LARGEST, LARGEST)
+        # Not cut below: a weight that starts there would get no gradient and stay for good.
+        return log_alpha.clamp(max=LARGEST)
 
     def regularization_loss(self) -> Tensor:
         """Return `kl_weight` times the KL of all weights, a scalar, to be made small."""

@@ -150,6 +150,22 @@ class LinearOp(nn.Module):
         for child in self.children_by_name().values():
             child.settle()
 
+    def training_state(self) -> dict[str, Any]:
+        """Return what training changes in a leaf beside its parameters, for a checkpoint.
+
+        Tensors, numbers, strings and containers of these.
+        """
+        return {}
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Take up what `training_state` returned, when the parameters are back already.
+
+        Raises
+        ------
+        ValueError
+            If the state is that of a leaf with other options.
+        """
+
     def extra_repr(self) -> str:
         """Return the shape, for printing."""
         return f"{self.out_features}x{self.in_features}"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -78,6 +78,17 @@ class Latent(LinearOp):
     def parameter_count(self) -> int:
         """Return that of the coded form."""
         return self.coded.parameter_count()
+
+    def training_state(self) -> dict[str, Any]:
+        """Return the coded form: the next rounding starts from its scales."""
+        return {"spec": self.coded.spec(), "tensors": self.coded.tensors()}
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Put the coded form back."""
+        coded = type(self.coded).from_file(state["spec"], state["tensors"])
+        if not isinstance(coded, CodedOp) or coded.spec() != self.coded.spec():
+            raise ValueError(f"its codes are {state['spec']}, here {self.coded.spec()}")
+        self._coded[0] = coded.to(self.weight.device)
 
     def settle(self) -> None:
         """Round one last time."""

@@ -14,6 +14,7 @@ Optimizer = Literal["sgd", "adam", "adamw", "adam_then_sgd"]
 Schedule = Literal["constant", "exponential", "plateau", "cosine"]
 Averaging = Literal["none", "ema", "nt_asgd"]
 Loss = Literal["full", "sampled", "nce"]
+Keep = Literal["best", "last"]
 
 Probability = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -21,7 +22,7 @@ NotNegative = Annotated[float, Field(ge=0)]
 
 USUAL_SGD_RATE = 20.0
 USUAL_ADAM_RATE = 2e-3
-CHANGEABLE = frozenset({"epochs", "time_limit", "early_stopping", "checkpoint_every"})
+CHANGEABLE = frozenset({"epochs", "time_limit", "early_stopping", "checkpoint_every", "keep"})
 """Settings that a resumed run may give anew; they do not touch the steps already done."""
 
 
@@ -86,6 +87,9 @@ class TrainingConfig(BaseModel):
         Epochs that "nt_asgd" looks back.
     early_stopping : int or None
         Stop after so many epochs without a better validation perplexity.
+    keep : {"best", "last"}
+        Which model training ends with: the best by validation perplexity, or that of the last
+        step, for training that makes a model smaller as it goes on.
     time_limit : float or None
         Seconds of training and validation, those before a resume included.
     seed : int
@@ -95,6 +99,9 @@ class TrainingConfig(BaseModel):
     distillation_weight : float
         Share of the teacher in the loss, where a teacher is given.
     distillation_temperature : float
+    distillation_hidden : float
+        Weight of the difference to the teacher's outputs of the last layer, relative to their
+        mean square; see `train.distillation`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -128,11 +135,13 @@ class TrainingConfig(BaseModel):
     average_decay: Probability = 0.999
     average_patience: Annotated[int, Field(ge=1)] = 5
     early_stopping: Annotated[int, Field(ge=1)] | None = None
+    keep: Keep = "best"
     time_limit: Positive | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     checkpoint_every: NotNegative = 120.0
     distillation_weight: Annotated[float, Field(ge=0, le=1)] = 0.5
     distillation_temperature: Positive = 1.0
+    distillation_hidden: NotNegative = 0.0
 
     @model_validator(mode="after")
     def _check(self) -> TrainingConfig:

@@ -1,4 +1,4 @@
-"""Learning from a teacher: the loss takes in how far the student's distribution is from it."""
+"""Learning from a teacher: the loss takes in how far the student is from it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from terselm.cells.base import State
 from terselm.errors import UsageError
-from terselm.models.language_model import LanguageModel
+from terselm.models.language_model import Hidden, LanguageModel
 from terselm.train.config import TrainingConfig
 
 
@@ -16,6 +16,9 @@ class Distillation:
 
     The loss becomes (1 - w) · nll + w · T² · KL(teacher ‖ student) with both distributions at
     temperature T (Hinton et al. 2015, arXiv 1503.02531); T² keeps the size of the gradient.
+    To it comes h · mean((s - t)²) / mean(t²), where s and t are what the last layers of student
+    and teacher put out, before dropout (hints of Romero et al. 2015, arXiv 1412.6550, between
+    layers of one width, so without a regressor; Sun et al. 2019, arXiv 1908.09355).
 
     Parameters
     ----------
@@ -23,7 +26,7 @@ class Distillation:
         It is moved to the student's device and put in evaluation mode; its weights stay.
     student : LanguageModel
     config : TrainingConfig
-        Gives `distillation_weight` and `distillation_temperature`.
+        Gives `distillation_weight`, `distillation_temperature` and `distillation_hidden`.
 
     Attributes
     ----------
@@ -33,7 +36,8 @@ class Distillation:
     Raises
     ------
     UsageError
-        If the teacher is the student itself or has another vocabulary.
+        If the teacher is the student itself or has another vocabulary, or its last layer has
+        another width and `distillation_hidden` is not 0.
     """
 
     def __init__(
@@ -46,13 +50,23 @@ class Distillation:
                 f"the teacher has {len(teacher.vocabulary)} words, "
                 f"the model {len(student.vocabulary)}; both need the same vocabulary"
             )
+        widths = [made.layers()[-1].output_size for made in (student, teacher)]
+        if config.distillation_hidden and widths[0] != widths[1]:
+            raise UsageError(
+                f"the last layer puts out {widths[0]} numbers a step, the teacher's {widths[1]}; "
+                "distillation from hidden states needs the same width: "
+                "put it before the step that changed the width, or leave it out"
+            )
         self.teacher = teacher.to(student.device).eval()
         self.weight = config.distillation_weight
         self.temperature = config.distillation_temperature
+        self.hidden_weight = config.distillation_hidden
         self.state: list[State] | None = None
 
-    def loss(self, tokens: Tensor, targets: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (the mixed loss, the mean negative log-likelihood), scalars, in nats.
+    def loss(
+        self, tokens: Tensor, targets: Tensor, logits: Tensor, raw: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return (the whole loss, the mean negative log-likelihood), scalars, in nats.
 
         Parameters
         ----------
@@ -60,21 +74,43 @@ class Distillation:
             int64 [time, batch].
         logits : Tensor
             float32 [time, batch, vocabulary], the student's.
+        raw : Tensor
+            float32 [time, batch, size], the student's last layer before dropout.
         """
         flat = logits.flatten(0, -2)
         nll = nn.functional.cross_entropy(flat, targets.flatten())
-        if self.weight == 0.0:
-            return nll, nll
-        expected = self._teach(tokens).flatten(0, -2)
-        found = torch.log_softmax(flat / self.temperature, dim=-1)
-        divergence = nn.functional.kl_div(found, expected, reduction="batchmean", log_target=True)
-        mixed = (1 - self.weight) * nll + self.weight * self.temperature**2 * divergence
-        return mixed, nll
+        loss = nll
+        if self.weight == 0.0 and self.hidden_weight == 0.0:
+            return loss, nll
+        taught = self._teach(tokens)
+        if self.weight:
+            expected = self._soft_targets(taught).flatten(0, -2)
+            found = torch.log_softmax(flat / self.temperature, dim=-1)
+            divergence = nn.functional.kl_div(
+                found, expected, reduction="batchmean", log_target=True
+            )
+            loss = (1 - self.weight) * nll + self.weight * self.temperature**2 * divergence
+        if self.hidden_weight:
+            loss = loss + self.hidden_weight * relative_square_error(raw, taught.raw)
+        return loss, nll
 
-    def _teach(self, tokens: Tensor) -> Tensor:
-        """Return the teacher's log-probabilities [time, batch, vocabulary]; its state moves on."""
-        with torch.no_grad():
-            if self.state is None:
-                self.state = self.teacher.initial_state(tokens.shape[1])
-            logits, self.state = self.teacher(tokens, self.state)
-            return torch.log_softmax(logits / self.temperature, dim=-1)
+    @torch.no_grad()
+    def _teach(self, tokens: Tensor) -> Hidden:
+        """Return what the teacher's layers make of the window; its state moves on."""
+        if self.state is None:
+            self.state = self.teacher.initial_state(tokens.shape[1])
+        hidden = self.teacher.hidden(tokens, self.state)
+        self.state = hidden.state
+        return hidden
+
+    @torch.no_grad()
+    def _soft_targets(self, taught: Hidden) -> Tensor:
+        """Return the teacher's log-probabilities [time, batch, vocabulary] at the temperature."""
+        logits = self.teacher.output.logits(taught.output)
+        return torch.log_softmax(logits / self.temperature, dim=-1)
+
+
+def relative_square_error(found: Tensor, expected: Tensor) -> Tensor:
+    """Return mean((found - expected)²) / mean(expected²), a scalar without a unit."""
+    size = expected.square().mean().clamp_min(torch.finfo(expected.dtype).eps)
+    return (found - expected).square().mean() / size

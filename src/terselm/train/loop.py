@@ -30,9 +30,9 @@ class FitResult:
     Attributes
     ----------
     model : LanguageModel
-        The best by validation perplexity (without validation: the last), with averaged
-        weights where averaging was asked for, settled, in evaluation mode. It is the object
-        that was handed in.
+        The best by validation perplexity (without validation, or with `keep` "last": that of
+        the last step), with averaged weights where averaging was asked for, settled, in
+        evaluation mode. It is the object that was handed in.
     best_epoch : int
         The epoch it is from; 0 where it is from before the first epoch's end.
     valid_perplexity : float or None
@@ -74,7 +74,7 @@ def fit(
     Parameters
     ----------
     model : LanguageModel
-        It is moved to the device, changed, and returned with the best weights.
+        It is moved to the device, changed, and returned with the weights to keep.
     train_ids : np.ndarray
         Token ids of the training text, integers [tokens], each below the vocabulary's size.
     config : TrainingConfig
@@ -199,7 +199,7 @@ class _Trainer:
     def _result(self, stopped: Stopped) -> FitResult:
         run, model = self._run, self._run.model
         with torch.no_grad():
-            perplexity = run.put_in_best_weights()
+            perplexity = run.put_in_kept_weights()
             before = [parameter.clone() for parameter in run.parameters.values()]
             model.settle()
             changed = any(
@@ -211,7 +211,7 @@ class _Trainer:
             perplexity = self._perplexity()
         return FitResult(
             model=model,
-            best_epoch=run.best_epoch if self._validate is not None else run.epochs_done,
+            best_epoch=run.best_epoch if run.keeps_best else run.epochs_done,
             valid_perplexity=perplexity,
             history=run.history,
             stopped=stopped,

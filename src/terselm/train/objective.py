@@ -110,7 +110,7 @@ class Objective(nn.Module):
             loss = nll
         else:
             logits = output.logits(hidden.output)
-            loss, nll = self.distillation.loss(tokens, targets, logits)
+            loss, nll = self.distillation.loss(tokens, targets, logits, hidden.raw)
         if self._alpha:
             loss = loss + self._alpha * hidden.output.square().mean()
         if self._beta and len(tokens) > 1:

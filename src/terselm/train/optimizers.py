@@ -59,6 +59,10 @@ class ScheduledOptimizer:
         for group in self._optimizer.param_groups:
             group["lr"] = self.rate
         self._optimizer.step()
+        if self._fused:
+            # torch's fused kernels leave the versions of what they change as they were, and forms
+            # that change in training count steps by them.
+            torch.autograd.graph.increment_version(self._parameters)
 
     def scheduled_rate(self, epoch: int, done: float) -> float:
         """Return the rate that the schedule gives at a moment; see `step`."""
@@ -124,11 +128,11 @@ class ScheduledOptimizer:
         # parameters: Adam 6 ms a step in place of 17, SGD with momentum 4 in place of 6; SGD
         # alone is one pass either way.
         passes = self._kind != "sgd" or config.momentum > 0
-        fused = passes and self._parameters[0].device.type in ("cpu", "cuda")
+        self._fused = passes and self._parameters[0].device.type in ("cpu", "cuda")
         common: dict[str, Any] = {
             "lr": self._base,
             "weight_decay": config.weight_decay,
-            "fused" if fused else "foreach": True,
+            "fused" if self._fused else "foreach": True,
         }
         if self._kind == "sgd":
             return torch.optim.SGD(self._parameters, momentum=config.momentum, **common)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from terselm.cells.base import State
 from terselm.errors import TerselmError
+from terselm.linear.base import LinearOp
 from terselm.models.language_model import LanguageModel
 from terselm.train.averaging import make_average
 from terselm.train.checkpoint import RunFolder, save_checkpoint
@@ -107,6 +108,11 @@ class Run:
     def best_epoch(self) -> int:
         """The epoch of the best model; 0 before there is one."""
         return 0 if self._best is None else self._best.epoch
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether training ends with the best model, and there is one."""
+        return self.config.keep == "best" and self._best is not None
 
     @property
     def has_unjudged_steps(self) -> bool:
@@ -205,17 +211,17 @@ class Run:
             position.epoch += 1
             position.step = 0
 
-    def put_in_best_weights(self) -> float | None:
-        """Put the best weights into the model (without validation: the last ones, averaged).
+    def put_in_kept_weights(self) -> float | None:
+        """Put the weights to keep into the model: the best, or the last ones, averaged.
 
         Returns
         -------
         float or None
             Their validation perplexity, where it is known.
         """
-        if self._best is None:
+        if self._best is None or not self.keeps_best:
             self.average.put_in()
-            return None
+            return None if self.has_unjudged_steps else self.history[-1].valid_perplexity
         for name, parameter in self._named():
             parameter.copy_(self._best.weights[name])
         return self._best.perplexity
@@ -279,6 +285,7 @@ class Run:
             "finished": finished,
             "position": asdict(self._position),
             "parameters": {name: value.detach() for name, value in self._named()},
+            "forms": {name: op.training_state() for name, op in leaves_of(self.model).items()},
             "optimizer": self.optimizer.state(),
             "average": self.average.state(),
             # Not asdict, which would copy the weights.
@@ -308,6 +315,8 @@ class Run:
             with torch.no_grad():
                 for name, parameter in self._named():
                     parameter.copy_(stored["parameters"][name])
+            for name, op in leaves_of(self.model).items():
+                op.load_training_state(stored["forms"][name])
             self.optimizer.load_state(stored["optimizer"])
             self.average.load_state(stored["average"])
             self._best = None if stored["best"] is None else Best(**stored["best"])
@@ -333,6 +342,15 @@ def trainable_parameters(model: LanguageModel) -> dict[str, nn.Parameter]:
         name: parameter
         for name, parameter in model.named_parameters()
         if parameter.requires_grad and parameter.is_floating_point()
+    }
+
+
+def leaves_of(model: LanguageModel) -> dict[str, LinearOp]:
+    """Return every matrix that is not made of others by name, a tied one once."""
+    return {
+        name: leaf
+        for whole, op in model.weights().items()
+        for name, leaf in op.leaves(whole).items()
     }
 
 

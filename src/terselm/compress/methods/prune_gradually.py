@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Annotated
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -29,7 +29,8 @@ class PruneGradually(Recover):
     """Train with ever fewer weights: the smallest go, few at a time, the others adapt.
 
     Sparsity rises by the cubic schedule from step `begin` to step `end`; from then on the
-    zeros are fixed. Every validation during the training is at the final sparsity.
+    zeros are fixed. Every validation during the training is at the final sparsity. The model of
+    the last step is kept, also where an earlier one was better on validation text.
 
     Paper: Zhu & Gupta 2017 (arXiv 1710.01878), who take an LSTM language model to 90 %.
 
@@ -60,9 +61,11 @@ class PruneGradually(Recover):
         Of the values; None keeps that of the matrix.
     epochs, time_limit, optimizer, learning_rate, dropout, batch, window
         As for `recover`, and so are the next.
-    distill, distill_weight, temperature, train_codes
+    distill, distill_weight, temperature, distill_hidden, train_codes
         As for `recover`.
     """
+
+    keep: ClassVar[Literal["best", "last"]] = "last"
 
     sparsity: Sparsity
     end: Count

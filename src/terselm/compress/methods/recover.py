@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -23,6 +23,7 @@ from terselm.models.language_model import LanguageModel
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
+NotNegative = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -32,14 +33,16 @@ class Recover(ModelMethod):
     """Train the compressed model further; what earlier steps fixed stays.
 
     Factors are trained as factors, codes stay the codes they are and their scales are
-    trained. With distillation the model also learns from the source model's distribution.
+    trained. With distillation the model also learns from the source model's distribution, or
+    from what its last layer puts out, or from both.
 
     Paper: fine-tuning after each step as in arXiv 1902.02380, section 3.1; distillation by
-    Hinton, Vinyals, Dean 2015 (arXiv 1503.02531).
+    Hinton, Vinyals, Dean 2015 (arXiv 1503.02531), from hidden states by Romero et al. 2015
+    (arXiv 1412.6550) and Sun et al. 2019 (arXiv 1908.09355).
 
     Recipe::
 
-        - {method: recover, epochs: 1, distill: true}
+        - {method: recover, epochs: 1, distill: true, distill_hidden: 1}
 
     Cost: nothing in the file; as long as training. Needs text (`--data`).
 
@@ -65,10 +68,17 @@ class Recover(ModelMethod):
         Share of the distillation loss, in [0, 1].
     temperature : float
         Softens both distributions of the distillation.
+    distill_hidden : float
+        Weight of the mean squared difference between the outputs of the last layer and the
+        source model's, relative to the mean square of those; with or without `distill`. Not
+        after a step that changes the width of the last layer.
     train_codes : bool
         Quantization-aware training: codes are trained too, through float weights that are
         rounded in every step (straight-through). Without it codes stay, scales are trained.
     """
+
+    keep: ClassVar[Literal["best", "last"]] = "best"
+    """Which model the training ends with; see `RecoverySettings`."""
 
     epochs: Count = 1
     time_limit: Positive | None = None
@@ -80,6 +90,7 @@ class Recover(ModelMethod):
     distill: bool = False
     distill_weight: Share = 0.5
     temperature: Positive = 1.0
+    distill_hidden: NotNegative = 0.0
     train_codes: bool = False
 
     def apply(self, model: LanguageModel, context: Context) -> LanguageModel:
@@ -102,8 +113,10 @@ class Recover(ModelMethod):
             window=self.window,
             distillation=self.distill_weight if self.distill else 0.0,
             temperature=self.temperature,
+            hidden_distillation=self.distill_hidden,
+            keep=self.keep,
         )
-        teacher = context.source if self.distill else None
+        teacher = context.source if self.distill or self.distill_hidden else None
         if not self.train_codes:
             return context.recover(model, settings, teacher)
         _replace_all(model, with_latents)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -26,7 +26,8 @@ class SparseVariational(Recover):
 
     Every weight is Gaussian; the KL divergence to a log-uniform prior pulls its variance up,
     the text pulls it down where the weight matters. Weights with log α > 3 go. How many that
-    are is found by the training, not asked for.
+    are is found by the training, not asked for. The model of the last step is kept, also
+    where an earlier one, with fewer zeros, was better on validation text.
 
     Paper: Molchanov, Ashukha, Vetrov 2017 (arXiv 1701.05369); for recurrent networks, and per
     word, Chirkova, Lobacheva, Vetrov 2018 (arXiv 1810.10927).
@@ -37,10 +38,8 @@ class SparseVariational(Recover):
 
     Cost: as for `magnitude` in the file; twice the parameters in training, and many epochs.
 
-    When not: where a size is asked for: `prune_gradually` takes a sparsity. Where the caller
-    keeps the best epoch by validation perplexity, an early epoch with few zeros may win;
-    a smaller model is then had by a larger `kl_weight`. A matrix with too few zeros to gain
-    from storing their places stays dense.
+    When not: where a size is asked for: `prune_gradually` takes a sparsity. A matrix with too
+    few zeros to gain from storing their places stays dense; a larger `kl_weight` drops more.
 
     Parameters
     ----------
@@ -55,9 +54,11 @@ class SparseVariational(Recover):
         Of the values; None keeps that of the matrix.
     epochs, time_limit, optimizer, learning_rate, dropout, batch, window
         As for `recover`, and so are the next.
-    distill, distill_weight, temperature, train_codes
+    distill, distill_weight, temperature, distill_hidden, train_codes
         As for `recover`.
     """
+
+    keep: ClassVar[Literal["best", "last"]] = "last"
 
     matrices: str = "*"
     per: Literal["weight", "row"] = "weight"
