@@ -4,8 +4,9 @@
 
 Writes OUT.json (a row is measured once and kept; run again to go on), OUT.md and OUT.png.
 Without --full, perplexity is that of the first --steps steps of 20 parallel streams of the
-validation text, which is fast and the same for all rows. With --recover each row is followed by
-the same short training, and so is the dense model, as the control.
+validation text, which is fast and the same for all rows. With --recover the rows marked so in
+experiments/methods.yaml are then trained on that share of the training text, and so is the dense
+model, as their control.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ import terselm
 from terselm.cli.loading import split_of
 from terselm.cli.output import Output
 from terselm.cli.recovery import recovery
-from terselm.compress.apply import compress
+from terselm.compress.apply import StepRecord, compress
 from terselm.compress.base import Context
 from terselm.compress.recipe import Recipe
 from terselm.errors import TerselmError
@@ -61,13 +63,67 @@ def load_rows(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text())["rows"] if path.exists() else {}
 
 
+def fitted(steps: list[dict[str, Any]], model: LanguageModel) -> list[dict[str, Any]]:
+    """Return the steps with a rank "half" made half the width of the model."""
+    half = model.config.hidden[-1] // 2
+    return [{**step, "rank": half} if step.get("rank") == "half" else step for step in steps]
+
+
+def training_steps(experiment: dict[str, Any], epochs: float) -> list[dict[str, Any]]:
+    """Return the steps that train a row: its own, or `recover`."""
+    if "training" in experiment:
+        return [{**step, "epochs": epochs} for step in experiment["training"]]
+    if experiment.get("recover"):
+        return [{"method": "recover", "epochs": epochs, "train_codes": True}]
+    return []
+
+
+def is_measured(row: dict[str, Any], steps: list[Any], training: list[Any]) -> bool:
+    if row.get("steps") != steps:
+        return False
+    return not training or row.get("recovered", {}).get("steps") == training
+
+
+def measured(
+    family: str,
+    source: LanguageModel,
+    steps: list[dict[str, Any]],
+    training: list[dict[str, Any]],
+    context: Context,
+    measure: Callable[[LanguageModel], float],
+) -> dict[str, Any]:
+    """Return the figures of a row, before and after training."""
+    row: dict[str, Any] = {"family": family, "steps": steps}
+    started = time.monotonic()
+
+    def note(target: dict[str, Any], model: LanguageModel) -> None:
+        nonlocal started
+        target["bytes"] = lay_out(model).size
+        target["perplexity"] = measure(model)
+        target["seconds"] = round(time.monotonic() - started, 1)
+        started = time.monotonic()
+
+    def after(record: StepRecord, model: LanguageModel) -> None:
+        if record.number == len(steps):
+            note(row, model)
+
+    if family == "dense":
+        note(row, source)
+    if steps or training:
+        model = compress(source, Recipe.from_list([*steps, *training]), context, after).model
+        if training:
+            row["recovered"] = {"steps": training}
+            note(row["recovered"], model)
+    return row
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path)
     parser.add_argument("--data", required=True)
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--full", action="store_true", help="the whole validation text")
-    parser.add_argument("--recover", type=int, metavar="SECONDS", help="train each row so long")
+    parser.add_argument("--recover", type=float, metavar="EPOCHS", help="train marked rows so long")
     parser.add_argument("--only", help="families, separated by commas")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
@@ -75,78 +131,91 @@ def main() -> None:
     source = terselm.load(options.model)
     train = split_of(options.data, "train", source.vocabulary)
     valid = split_of(options.data, "valid", source.vocabulary)
-    context = Context(
-        recover=recovery(options.data, 0, Output(as_json=False)),
-        calibration=train.ids[:CALIBRATION_TOKENS],
-    )
 
     def measure(model: LanguageModel) -> float:
         if options.full:
             return perplexity(model, valid.ids)
         return short_perplexity(model, valid, options.steps)
 
+    context = Context(
+        recover=recovery(options.data, 0, Output(as_json=False), validation=measure),
+        calibration=train.ids[:CALIBRATION_TOKENS],
+    )
     result_file = options.out.with_suffix(".json")
     rows = load_rows(result_file)
     experiments = yaml.safe_load(EXPERIMENTS.read_text())
-    experiments.insert(0, {"label": "dense", "family": "dense", "steps": []})
-    tail = []
-    if options.recover:
-        tail = [{"method": "recover", "epochs": 1, "time_limit": float(options.recover)}]
-    for experiment in experiments:
+    dense = {"label": "dense", "family": "dense", "steps": [], "recover": True}
+    for experiment in [dense, *experiments]:
         label, family = experiment["label"], experiment["family"]
-        steps = [*experiment["steps"], *tail]
-        if rows.get(label, {}).get("steps") == steps:
+        steps = fitted(experiment["steps"], source)
+        training = training_steps(experiment, options.recover) if options.recover else []
+        if not steps and not training and family != "dense":
+            continue
+        if is_measured(rows.get(label, {}), steps, training):
             continue
         if options.only and family not in ("dense", *options.only.split(",")):
             continue
-        started = time.monotonic()
         try:
-            model = source
-            if steps:
-                model = compress(source, Recipe.from_list(steps), context).model
+            row = measured(family, source, steps, training, context, measure)
         except TerselmError as error:
-            rows[label] = {"family": family, "steps": steps, "error": str(error)}
-            print(f"{label}: {error}")
-            continue
-        rows[label] = {
-            "family": family,
-            "steps": steps,
-            "bytes": lay_out(model).size,
-            "perplexity": measure(model),
-            "seconds": round(time.monotonic() - started, 1),
-        }
-        print(f"{label}: {rows[label]['bytes']:,} bytes, {rows[label]['perplexity']:.2f}")
-        report = {
-            "model": options.model.name,
-            "protocol": "whole validation text" if options.full else f"{options.steps} steps",
-            "recover_seconds": options.recover,
-            "machine": describe_machine(),
-            "rows": rows,
-        }
-        write_bytes(result_file, (json.dumps(report, indent=1) + "\n").encode())
-    write_bytes(options.out.with_suffix(".md"), table_of(rows).encode())
-    draw(rows, options.out.with_suffix(".png"), options.model.stem)
+            row = {"family": family, "steps": steps, "error": str(error)}
+        textbook = experiment.get("textbook", {}).get(options.model.stem)
+        if textbook is not None:
+            row["textbook"] = textbook
+        rows[label] = row
+        print(label, {key: value for key, value in row.items() if key != "steps"}, flush=True)
+        write_results(options, rows, [item["label"] for item in [dense, *experiments]])
+
+
+def write_results(options: argparse.Namespace, rows: dict[str, Any], order: list[str]) -> None:
+    """Write the results so far, in the order of the experiment file."""
+    ordered = {label: rows[label] for label in order if label in rows}
+    report = {
+        "model": options.model.name,
+        "protocol": "whole validation text" if options.full else f"{options.steps} steps",
+        "calibration_tokens": CALIBRATION_TOKENS,
+        "machine": describe_machine(),
+        "rows": ordered,
+    }
+    out = options.out
+    write_bytes(out.with_suffix(".json"), (json.dumps(report, indent=1) + "\n").encode())
+    write_bytes(out.with_suffix(".md"), table_of(ordered).encode())
+    draw(ordered, out.with_suffix(".png"), options.model.stem)
 
 
 def table_of(rows: dict[str, Any]) -> str:
     dense = rows["dense"]
-    columns = [Column("recipe", "left"), Column("bytes"), Column("perplexity"), Column("ratio")]
+    control = dense.get("recovered")
+    heads = ["bytes", "perplexity", "ratio", "textbook", "recovered", "ratio to control"]
+    columns = [Column("recipe", "left"), *(Column(head) for head in heads)]
     lines = []
     for label, row in rows.items():
+        cells = [label, *[""] * len(heads)]
         if "error" in row:
-            lines.append((label, "", "", row["error"]))
-            continue
-        ratio = row["perplexity"] / dense["perplexity"]
-        lines.append((label, f"{row['bytes']:,}", f"{row['perplexity']:.2f}", f"{ratio:.4f}"))
+            cells[1] = row["error"]
+        if "perplexity" in row:
+            cells[1] = f"{row['bytes']:,}"
+            cells[2] = f"{row['perplexity']:.2f}"
+            cells[3] = f"{row['perplexity'] / dense['perplexity']:.4f}"
+        if "textbook" in row:
+            cells[4] = f"{row['textbook']:.4f}"
+        if "recovered" in row:
+            cells[1] = f"{row['recovered']['bytes']:,}"
+            cells[5] = f"{row['recovered']['perplexity']:.2f}"
+            cells[6] = f"{row['recovered']['perplexity'] / control['perplexity']:.4f}"
+        lines.append(tuple(cells))
     return Table(columns, lines).markdown() + "\n"
 
 
 def draw(rows: dict[str, Any], path: Path, name: str) -> None:
     families: dict[str, list[tuple[int, float]]] = {}
     for row in rows.values():
-        if "error" not in row:
-            point = (row["bytes"], row["perplexity"])
-            families.setdefault(row["family"], []).append(point)
+        if "perplexity" in row:
+            families.setdefault(row["family"], []).append((row["bytes"], row["perplexity"]))
+        if "recovered" in row:
+            found = row["recovered"]
+            point = (found["bytes"], found["perplexity"])
+            families.setdefault(f"{row['family']}, recovered", []).append(point)
     lines = [MethodLine(family, sorted(points)) for family, points in families.items()]
     methods_plot(lines, path, title=f"Every method on {name}")
 

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
 from terselm.cli.loading import split_of
 from terselm.cli.output import Output
 from terselm.compress.base import Recovery, RecoverySettings
@@ -12,8 +19,16 @@ from terselm.train.loop import fit
 from terselm.train.progress import ProgressObserver
 
 
-def recovery(data: str, seed: int, output: Output) -> Recovery:
+def recovery(
+    data: str,
+    seed: int,
+    output: Output,
+    validation: Callable[[LanguageModel], float] | None = None,
+) -> Recovery:
     """Return the callable that trains a compressed model on the text `data`.
+
+    `validation` says how good a model is (less is better); if not given, the perplexity of the
+    validation text.
 
     Where the settings keep the best model by validation perplexity, the state it starts from
     counts too, so that such a recovery never makes a model worse on validation text. Where they
@@ -24,17 +39,19 @@ def recovery(data: str, seed: int, output: Output) -> Recovery:
         model: LanguageModel, settings: RecoverySettings, teacher: LanguageModel | None
     ) -> LanguageModel:
         train = split_of(data, "train", model.vocabulary)
-        valid = split_of(data, "valid", model.vocabulary)
-
-        def validate(candidate: LanguageModel) -> float:
-            return perplexity(candidate, valid.ids)
+        validate = validation
+        if validate is None:
+            valid = split_of(data, "valid", model.vocabulary)
+            validate = partial(_valid_perplexity, ids=valid.ids)
+        # Below one epoch the schedule runs over the part of the text that is read.
+        tokens = len(train.ids) if settings.epochs >= 1 else int(settings.epochs * len(train.ids))
 
         config = make_training_config(
             {
                 "optimizer": settings.optimizer,
                 "learning_rate": settings.learning_rate,
                 "schedule": "cosine",
-                "epochs": settings.epochs,
+                "epochs": max(1, int(settings.epochs)),
                 "time_limit": settings.time_limit,
                 "batch": settings.batch,
                 "window": settings.window,
@@ -49,7 +66,7 @@ def recovery(data: str, seed: int, output: Output) -> Recovery:
         start = (model.clone(), validate(model)) if settings.keep == "best" else None
         result = fit(
             model,
-            train.ids,
+            train.ids[:tokens],
             config,
             validate=validate,
             teacher=teacher,
@@ -68,3 +85,7 @@ def recovery(data: str, seed: int, output: Output) -> Recovery:
         return result.model
 
     return recover
+
+
+def _valid_perplexity(model: LanguageModel, ids: npt.NDArray[np.integer[Any]]) -> float:
+    return perplexity(model, ids)

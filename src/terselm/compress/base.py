@@ -49,7 +49,7 @@ class RecoverySettings:
         model smaller in training, where early models look best because nothing is gone yet.
     """
 
-    epochs: int
+    epochs: float
     time_limit: float | None
     optimizer: str
     learning_rate: float

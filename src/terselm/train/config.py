@@ -43,7 +43,8 @@ class TrainingConfig(BaseModel):
         Epochs of Adam before SGD; None: until validation stops improving.
     schedule : {"constant", "exponential", "plateau", "cosine"}
         exponential: times `decay` every epoch; plateau: times `decay` after an epoch whose
-        validation perplexity is not the best so far; cosine: to zero at the last epoch.
+        validation perplexity is not the best so far; cosine: to zero at the last epoch or
+        at the time limit, whichever comes first.
     decay : float
     decay_after : int
         Epochs before the schedule begins, counted from the start or from the switch to SGD.

@@ -43,7 +43,9 @@ class ScheduledOptimizer:
         """Forget the gradients."""
         self._optimizer.zero_grad(set_to_none=True)
 
-    def step(self, epoch: int, done: float, length_scale: float = 1.0) -> None:
+    def step(
+        self, epoch: int, done: float, length_scale: float = 1.0, limit_used: float = 0.0
+    ) -> None:
         """Change the parameters by their gradients.
 
         Parameters
@@ -54,8 +56,10 @@ class ScheduledOptimizer:
             Share of it that is done, in [0, 1).
         length_scale : float
             Extra factor on the rate, for windows of varied length.
+        limit_used : float
+            Share of the time limit that is over, where there is one.
         """
-        self.rate = self.scheduled_rate(epoch, done) * length_scale
+        self.rate = self.scheduled_rate(epoch, done, limit_used) * length_scale
         for group in self._optimizer.param_groups:
             group["lr"] = self.rate
         self._optimizer.step()
@@ -64,7 +68,7 @@ class ScheduledOptimizer:
             # that change in training count steps by them.
             torch.autograd.graph.increment_version(self._parameters)
 
-    def scheduled_rate(self, epoch: int, done: float) -> float:
+    def scheduled_rate(self, epoch: int, done: float, limit_used: float = 0.0) -> float:
         """Return the rate that the schedule gives at a moment; see `step`."""
         config = self._config
         start = self.switched_after + config.decay_after
@@ -74,7 +78,8 @@ class ScheduledOptimizer:
             return self._base * self._scale
         if config.schedule == "cosine":
             left = max(config.epochs - start, 1)
-            share = min(max((epoch - 1 + done - start) / left, 0.0), 1.0)
+            # Whichever ends the run first, epochs or time, the rate is then near zero.
+            share = min(max((epoch - 1 + done - start) / left, limit_used, 0.0), 1.0)
             return self._base * 0.5 * (1 + math.cos(math.pi * share))
         return self._base
 

@@ -249,7 +249,9 @@ class Run:
         if config.clip is not None:
             self._norm = workers.clip(self._trained, config.clip)
         scale = len(inputs) / config.window if config.random_window else 1.0
-        self.optimizer.step(position.epoch, done, scale)
+        limit = config.time_limit
+        used = 0.0 if limit is None else position.seconds / limit
+        self.optimizer.step(position.epoch, done, scale, used)
         self.average.update()
         self._meter.add(nll, targets.numel())
         position.step += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
 from terselm.compress.base import (
@@ -25,6 +25,15 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=1)]
+
+
+def _passes(epochs: float) -> float:
+    if epochs > 1 and epochs != int(epochs):
+        raise ValueError(f"{epochs} passes are not possible; give {int(epochs)}, or less than 1")
+    return epochs
+
+
+Epochs = Annotated[float, Field(gt=0.0), AfterValidator(_passes)]
 
 
 @register_method("recover")
@@ -50,10 +59,11 @@ class Recover(ModelMethod):
 
     Parameters
     ----------
-    epochs : int
-        Passes over the training text.
+    epochs : float
+        Passes over the training text: a whole number, or below 1 that share of the text, from
+        its beginning.
     time_limit : float or None
-        Seconds after which training ends with the best so far.
+        Seconds after which training ends; the learning rate has then fallen to zero.
     optimizer : {"adam", "adamw", "sgd"}
     learning_rate : float
     dropout : float
@@ -80,7 +90,7 @@ class Recover(ModelMethod):
     keep: ClassVar[Literal["best", "last"]] = "best"
     """Which model the training ends with; see `RecoverySettings`."""
 
-    epochs: Count = 1
+    epochs: Epochs = 1.0
     time_limit: Positive | None = None
     optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
     learning_rate: Positive = 0.0005
