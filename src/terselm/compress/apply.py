@@ -97,6 +97,7 @@ def compress(
     records: list[StepRecord] = []
     touched: set[str] = set()
     for number, step in enumerate(recipe.steps, start=1):
+        dense = _dense_leaves(current)
         try:
             current, names = _apply_step(step, current, context)
         except UsageError as error:
@@ -104,6 +105,9 @@ def compress(
         touched |= {_weight_of(name, current) for name in names}
         record = StepRecord(number, step.describe(), tuple(names), lay_out(current).size)
         records.append(record)
+        now = _dense_leaves(current)
+        replaced = {name: op.dense() for name, op in dense.items() if now.get(name) is not op}
+        context = replace(context, rounded={**context.rounded, **replaced})
         if on_step is not None:
             on_step(record, current)
     current.provenance = {**current.provenance, "recipe": recipe.as_list()}
@@ -122,6 +126,15 @@ def check_finite(model: LanguageModel) -> None:
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise TerselmError(f"{name} holds NaN or infinite values; the model is not usable")
+
+
+def _dense_leaves(model: LanguageModel) -> dict[str, LinearOp]:
+    return {
+        name: leaf
+        for whole, op in model.weights().items()
+        for name, leaf in op.leaves(whole).items()
+        if leaf.kind == "dense"
+    }
 
 
 def _apply_step(

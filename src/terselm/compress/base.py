@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import ConfigDict
+from torch import Tensor
 
 from terselm.compress.statistics import Statistics
 from terselm.errors import UsageError
@@ -91,6 +92,9 @@ class Context:
         model as the step finds it. Set by `compress` where the method `needs_statistics`.
     model : LanguageModel or None
         The model as the step finds it; a `WeightMethod` may look at it. Set by `compress`.
+    rounded : mapping of str to Tensor
+        float32 [out, in], by the name of the leaf: the dense matrices that steps before this one
+        replaced, as they were then. Set by `compress`.
     prepared : object
         What `WeightMethod.prepare` of this step returned. Set by `compress`.
     """
@@ -100,6 +104,7 @@ class Context:
     calibration: npt.NDArray[np.integer[Any]] | None = None
     statistics: Statistics | None = None
     model: LanguageModel | None = None
+    rounded: Mapping[str, Tensor] = field(default_factory=dict)
     prepared: Any = None
 
 

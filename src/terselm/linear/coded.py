@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from terselm.linear.base import Cost, LinearOp
 
 
+SHARES = (0.25, 0.5, 0.75, 1.0)
+"""How far towards the weight that was rounded a latent weight is tried to start."""
+
+
 class CodedOp(LinearOp):
-    """A form whose numbers are codes: quantized, codebook, binary codes."""
+    """A form whose numbers are codes: quantized, codebook, binary codes.
+
+    Attributes
+    ----------
+    codes : Tensor
+        Integers; [out, in] where every number has a code of its own.
+    """
+
+    codes: Tensor
 
     def reround(self, weight: Tensor) -> CodedOp:
         """Return a form with the same options whose codes stand for `weight`.
@@ -36,14 +49,17 @@ class Latent(LinearOp):
     Parameters
     ----------
     coded : CodedOp
-        The form to train; its matrix is where `weight` starts.
+        The form to train.
+    weight : Tensor or None
+        float32 [out, in], what was rounded. `weight` starts as near to it as the codes allow; if
+        not given, at the matrix of the form.
     """
 
     kind: ClassVar[str] = "latent"
 
-    def __init__(self, coded: CodedOp) -> None:
+    def __init__(self, coded: CodedOp, weight: Tensor | None = None) -> None:
         super().__init__(*coded.shape)
-        self.weight = nn.Parameter(coded.dense().detach().clone())
+        self.weight = nn.Parameter(_start(coded, weight))
         # Not a submodule: its scales and codebooks follow `weight` and are not trained.
         self._coded: list[CodedOp] = [coded]
 
@@ -95,17 +111,40 @@ class Latent(LinearOp):
         self._coded[0] = self.coded.reround(self.weight.detach())
 
 
-def with_latents(op: LinearOp, name: str = "") -> LinearOp:
-    """Return the form with every coded leaf replaced by a `Latent`."""
-    return op.map_leaves(_when(CodedOp, lambda leaf: Latent(leaf)), name)
+def with_latents(
+    op: LinearOp, name: str = "", weights: Mapping[str, Tensor] | None = None
+) -> LinearOp:
+    """Return the form with every coded leaf replaced by a `Latent`.
+
+    Parameters
+    ----------
+    op : LinearOp
+    name : str
+        Its name in the model.
+    weights : mapping of str to Tensor, optional
+        What was rounded, float32 [out, in], by the name of the leaf.
+    """
+    known = weights or {}
+
+    def replaced(leaf: LinearOp, leaf_name: str) -> LinearOp:
+        return Latent(leaf, known.get(leaf_name)) if isinstance(leaf, CodedOp) else leaf
+
+    return op.map_leaves(replaced, name)
 
 
 def without_latents(op: LinearOp, name: str = "") -> LinearOp:
     """Return the form with every `Latent` replaced by its coded form."""
-    return op.map_leaves(_when(Latent, lambda leaf: leaf.coded), name)
+    return op.map_leaves(lambda leaf, _: leaf.coded if isinstance(leaf, Latent) else leaf, name)
 
 
-def _when(
-    sort: type[LinearOp], change: Callable[..., LinearOp]
-) -> Callable[[LinearOp, str], LinearOp]:
-    return lambda leaf, name: change(leaf) if isinstance(leaf, sort) else leaf
+def _start(coded: CodedOp, weight: Tensor | None) -> Tensor:
+    # In the middle of its interval a weight feels no small change; where it was, some do.
+    start = coded.dense().detach().clone()
+    if weight is None or weight.shape != start.shape or coded.codes.shape != start.shape:
+        return start
+    middle = start.clone()
+    for share in SHARES:
+        candidate = torch.lerp(middle, weight.detach().to(middle), share)
+        same = coded.reround(candidate).codes == coded.codes
+        start = torch.where(same, candidate, start)
+    return start

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
@@ -84,7 +85,8 @@ class Recover(ModelMethod):
         after a step that changes the width of the last layer.
     train_codes : bool
         Quantization-aware training: codes are trained too, through float weights that are
-        rounded in every step (straight-through). Without it codes stay, scales are trained.
+        rounded in every step (straight-through). They start at what was rounded, as far as
+        its codes allow. Without it codes stay, scales are trained.
     """
 
     keep: ClassVar[Literal["best", "last"]] = "best"
@@ -129,7 +131,7 @@ class Recover(ModelMethod):
         teacher = context.source if self.distill or self.distill_hidden else None
         if not self.train_codes:
             return context.recover(model, settings, teacher)
-        _replace_all(model, with_latents)
+        _replace_all(model, partial(with_latents, weights=context.rounded))
         model = context.recover(model, settings, teacher)
         model.settle()
         _replace_all(model, without_latents)
