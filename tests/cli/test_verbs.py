@@ -98,7 +98,8 @@ def test_train_evaluate_compress_predict(terselm, corpus, tmp_path):
     values = compressed.json
     assert values["bytes_before"] == model.stat().st_size
     assert values["bytes_after"] == small.stat().st_size < model.stat().st_size
-    assert values["untouched"] == ["output"]
+    # Training may have moved it; no step stored it anew.
+    assert values["untouched"] + values["same_form"] == ["output"]
     assert len(values["steps"]) == 4
     valid = terselm("evaluate", small, "--data", corpus, "--json").json
     assert values["steps"][-1]["perplexity"] == pytest.approx(valid["perplexity"], rel=1e-6)

@@ -82,6 +82,10 @@ class Recover(ModelMethod):
     temperature: Positive = 1.0
     train_codes: bool = False
 
+    def reads_calibration(self) -> bool:
+        """Return False: it trains on the whole text."""
+        return False
+
     def apply(self, model: LanguageModel, context: Context) -> LanguageModel:
         """Return the trained model.
 
