@@ -104,8 +104,8 @@ def compress(
         words = current.vocabulary
         try:
             current, names = _apply_step(step, current, context)
-        except UsageError as error:
-            raise UsageError(f"step {number} ({step.method.name}): {error}") from None
+        except TerselmError as error:
+            raise type(error)(f"step {number} ({step.method.name}): {error}") from None
         if context.calibration is not None and current.vocabulary is not words:
             ids = renumbered(context.calibration, words, current.vocabulary)
             context = replace(context, calibration=ids)

@@ -45,7 +45,6 @@ class GradualSparse(LinearOp):
         self._seen: int | None = None
         self._mask: Tensor | None = None
         self._sparsity = 0.0
-        self._final: tuple[int, Tensor] | None = None
 
     @property
     def steps(self) -> int:
@@ -63,10 +62,7 @@ class GradualSparse(LinearOp):
 
     def final_mask(self) -> Tensor:
         """Return which weights would stay if training ended now, bool [out, in]."""
-        version = self.weight._version
-        if self._final is None or self._final[0] != version:
-            self._final = version, self._largest(self.schedule.final)
-        return self._final[1].to(self.weight.device)
+        return self._largest(self.schedule.final).to(self.weight.device)
 
     def _training_mask(self) -> Tensor:
         if self._mask is None or self.weight._version != self._seen:
