@@ -2,7 +2,8 @@
 
     python benchmarks/methods.py MODEL --data ptb --steps 1200 --out benchmarks/results/methods-NAME
 
-Writes OUT.json (a row is measured once and kept; run again to go on), OUT.md and OUT.png.
+Writes OUT.json (a row is measured once and kept; run again to go on), OUT.md, OUT.png and
+OUT-recovered.png.
 Without --full, perplexity is that of the first --steps steps of 20 parallel streams of the
 validation text, which is fast and the same for all rows. With --recover the rows marked so in
 experiments/methods.yaml are then trained on that share of the training text, and so is the dense
@@ -180,7 +181,7 @@ def write_results(options: argparse.Namespace, rows: dict[str, Any], order: list
     out = options.out
     write_bytes(out.with_suffix(".json"), (json.dumps(report, indent=1) + "\n").encode())
     write_bytes(out.with_suffix(".md"), table_of(ordered).encode())
-    draw(ordered, out.with_suffix(".png"), options.model.stem)
+    draw(ordered, out, options.model.stem)
 
 
 def table_of(rows: dict[str, Any]) -> str:
@@ -207,17 +208,23 @@ def table_of(rows: dict[str, Any]) -> str:
     return Table(columns, lines).markdown() + "\n"
 
 
-def draw(rows: dict[str, Any], path: Path, name: str) -> None:
-    families: dict[str, list[tuple[int, float]]] = {}
+def draw(rows: dict[str, Any], out: Path, name: str) -> None:
+    """Draw a line a method: as it is, and after training where that was measured."""
+    before: dict[str, list[tuple[int, float]]] = {}
+    after: dict[str, list[tuple[int, float]]] = {}
     for row in rows.values():
         if "perplexity" in row:
-            families.setdefault(row["family"], []).append((row["bytes"], row["perplexity"]))
+            before.setdefault(row["family"], []).append((row["bytes"], row["perplexity"]))
         if "recovered" in row:
             found = row["recovered"]
-            point = (found["bytes"], found["perplexity"])
-            families.setdefault(f"{row['family']}, recovered", []).append(point)
-    lines = [MethodLine(family, sorted(points)) for family, points in families.items()]
-    methods_plot(lines, path, title=f"Every method on {name}")
+            after.setdefault(row["family"], []).append((found["bytes"], found["perplexity"]))
+    pictures = [(before, out.with_suffix(".png"), f"Every method on {name}, without training")]
+    if after:
+        path = out.with_name(f"{out.name}-recovered.png")
+        pictures.append((after, path, f"Every method on {name}, with recovery"))
+    for families, path, title in pictures:
+        lines = [MethodLine(family, sorted(points)) for family, points in families.items()]
+        methods_plot(lines, path, title=title)
 
 
 if __name__ == "__main__":

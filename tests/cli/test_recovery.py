@@ -186,3 +186,11 @@ def test_variational_training_drops_words_that_the_text_lacks(run, known, corpus
     stays = small.embedding.dense().any(dim=1)
     assert not stays[~read].any()
     assert stays[read].float().mean() > 0.7  # one that follows from the others may go
+
+
+def test_part_of_an_epoch_is_that_part_of_the_steps(recover, trained):
+    item = {"method": "prune_gradually", "sparsity": 0.7, "end": STEPS, **TRAINING, "epochs": 0.5}
+    with pytest.warns(UserWarning, match=f"after (41|42) of {STEPS} steps"):
+        compress(trained, Recipe.from_list([item]), Context(recover=recover))
+    with pytest.raises(UsageError, match=r"1.5 passes are not possible; give 1"):
+        Recipe.from_list([{"method": "recover", "epochs": 1.5}])

@@ -147,17 +147,17 @@ def test_the_cubic_schedule():
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "message"),
     [
-        {"final": 1.0, "begin": 0, "end": 1},
-        {"final": 0.5, "begin": 0, "end": 1, "initial": 0.6},
-        {"final": 0.5, "begin": 3, "end": 3},
-        {"final": 0.5, "begin": -1, "end": 3},
-        {"final": 0.5, "begin": 0, "end": 3, "every": 0},
+        ({"final": 1.0, "begin": 0, "end": 1}, "sparsity is 1.0"),
+        ({"final": 0.5, "begin": 0, "end": 1, "initial": 0.6}, "initial 0.6 .* at most 0.5"),
+        ({"final": 0.5, "begin": 3, "end": 3}, "begin 3 is not before end 3; .* at least 4"),
+        ({"final": 0.5, "begin": -1, "end": 3}, "begin is -1; it must be at least 0"),
+        ({"final": 0.5, "begin": 0, "end": 3, "every": 0}, "every is 0; it must be at least 1"),
     ],
 )
-def test_an_impossible_schedule_is_refused(options):
-    with pytest.raises(UsageError, match="it needs"):
+def test_an_impossible_schedule_is_refused(options, message):
+    with pytest.raises(UsageError, match=message):
         CubicSchedule(**options)
 
 

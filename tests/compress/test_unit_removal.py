@@ -131,7 +131,6 @@ def test_everything_kept_is_the_same_model():
     [
         ({"keep": 0.5}, (10, 10)),
         ({"keep": 0.5, "multiple": 16}, (16, 16)),
-        ({"keep": 0.9, "multiple": 16}, (20, 20)),
         ({"keep": 1}, (1, 1)),
         ({"keep": 1.0}, (20, 20)),
         ({"keep": 7, "layers": [1]}, (20, 7)),
@@ -146,7 +145,10 @@ def test_sizes(options, sizes):
     [
         ("lstm", True, {"keep": 10, "layers": [1]}, "tied to the embedding.*prune layers 0"),
         ("lstm", False, {"keep": 10, "layers": [2]}, "no layer 2; the model has layers 0 to 1"),
-        ("lstm", False, {"keep": 21}, "has 20 units.*at most 20"),
+        ("lstm", False, {"keep": 21}, "keep 21 .* 20 units of layer 0; use at most 20"),
+        ("lstm", False, {"keep": 0.02}, "keep 0.02 leaves none .* use at least 0.05"),
+        ("lstm", False, {"keep": 0.9, "multiple": 16}, "is all 20 units; use a keep of at most 16"),
+        ("lstm", False, {"keep": 3, "multiple": 64}, "all 20 units; use a multiple of at most 19"),
         ("lstm/projection", False, {"keep": 12}, "projection of 12 needs more; use at least 13"),
     ],
 )

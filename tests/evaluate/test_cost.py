@@ -10,8 +10,16 @@ from terselm.evaluate.cost import describe, inspect, look_up_cost
 from terselm.linear.base import Cost
 from terselm.linear.dense import Dense
 from terselm.linear.low_rank import LowRank
+from terselm.linear.tensor_train import TensorTrain
 from terselm.models.checkpoint import save
-from tests.tiny import CELL_VARIANTS, FORM_BUILDERS, make_model, random_quantized
+from tests.tiny import (
+    CELL_VARIANTS,
+    FORM_BUILDERS,
+    make_model,
+    random_low_rank,
+    random_quantized,
+    random_sparse,
+)
 
 
 def with_form(model, form):
@@ -40,9 +48,8 @@ def test_parts_of_every_form_add_up_to_the_file(form, tmp_path):
     assert found.parameters == model.parameter_count()
     for part in found.weights:
         if part.leaves:
-            # A look-up uses one of several blocks, and a chain of cores multiplies more than
-            # their sizes add up to; only the two factors of low rank cost what they are.
-            additive = form.startswith("low_rank")
+            # A look-up uses one of several blocks.
+            additive = form.startswith(("low_rank", "tensor_train"))
             more = ("macs", "bytes_read") if additive else ()
             for attribute in ("bytes", "parameters", *more):
                 total = sum(getattr(leaf, attribute) for leaf in part.leaves)
@@ -97,6 +104,61 @@ def test_cost_of_a_look_up():
     assert look_up_cost(product) == Cost(product.cost().bytes, 30, 3 * 4 + 120)
     nested = LowRank(LowRank(Dense.initialize(37, 2), Dense.initialize(2, 3)), right)
     assert look_up_cost(nested) == Cost(nested.cost().bytes, 6 + 30, 2 * 4 + 24 + 120)
+
+
+def test_weights_that_multiply_more_than_dense_ones():
+    model = make_model("lstm", layers=1, hidden=20)  # embedding 10, 37 words
+    # 80 x 10: 9 · (80 + 10) = 810 of 800. 80 x 20: 16 · (80 + 20) is exactly 1,600.
+    model.replace_weight("cells.0.weight_ih", random_low_rank(80, 10, 9))
+    model.replace_weight("cells.0.weight_hh", random_low_rank(80, 20, 16))
+    # 37 x 20 by digits (5, 8) and (4, 5), rank 6: 8 · (5 · 4 · 6) + 4 · (6 · 8 · 5) of 740.
+    train = TensorTrain.initialize((5, 8), (4, 5), (6,), (37, 20))
+    model.replace_weight("output", train)
+    found = inspect(model)
+    assert {part.name: part.macs for part in found.weights} == {
+        "embedding": 0,
+        "cells.0.weight_ih": 810,
+        "cells.0.weight_hh": 1600,
+        "output": 960 + 960,
+    }
+    assert [leaf.macs for leaf in found.weights[-1].leaves] == [960, 960]
+    slower = {"cells.0.weight_ih": 810 / 800, "output": 1920 / 740}
+    assert found.as_dict()["more_macs_than_dense"] == pytest.approx(slower)
+    assert found.macs == 810 + 1600 + 1920
+
+
+def test_a_sparse_weight_multiplies_what_it_keeps():
+    model = make_model("lstm", layers=1, hidden=20)
+    model.replace_weight("output", random_sparse(37, 20, 0.5))
+    found = inspect(model)
+    kept = int((model.weights()["output"].dense() != 0).sum())
+    assert kept <= found.weights[-1].macs < 37 * 20
+    assert found.more_than_dense == ()
+
+
+def test_a_row_of_a_train_of_other_forms():
+    inner = LowRank(Dense.initialize(6 * 4, 3), Dense.initialize(3, 5))
+    train = TensorTrain([Dense.initialize(5, 4 * 6), inner], (5, 4), (4, 5), (20, 20))
+    # Of the second core 6 rows are made, 3 · 5 each, and 4 vectors multiply them, 6 · 5 each.
+    assert look_up_cost(train).macs == 6 * 3 * 5 + 4 * 6 * 5
+    model = make_model("lstm", layers=1, hidden=20)
+    model.replace_weight(
+        "cells.0.weight_hh",
+        TensorTrain(
+            [
+                Dense.initialize(16, 4 * 6),
+                LowRank(Dense.initialize(6 * 5, 3), Dense.initialize(3, 5)),
+            ],
+            (16, 5),
+            (4, 5),
+            (80, 20),
+        ),
+    )
+    part = inspect(model).weights[2]
+    # The first core is used for 5 row digits after it, the second for 4 column digits before it.
+    expected = [5 * 16 * 24, 4 * 30 * 3, 4 * 3 * 5]
+    assert [leaf.macs for leaf in part.leaves] == expected
+    assert part.macs == sum(expected)
 
 
 def test_description_of_forms():

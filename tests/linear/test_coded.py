@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from terselm.compress.rounding import Grid, quantize_uniform
 from terselm.linear.coded import Latent, with_latents, without_latents
 from terselm.linear.dense import Dense
 from terselm.linear.low_rank import LowRank
@@ -54,3 +55,28 @@ def test_latents_go_in_and_out_of_composed_forms():
     assert isinstance(inside.left, Latent)
     assert isinstance(inside.right, Dense)
     assert torch.equal(without_latents(inside).dense(), op.dense())
+
+
+@pytest.mark.parametrize(("bits", "group"), FORMS)
+def test_a_latent_starts_at_what_was_rounded(bits, group):
+    weight = torch.randn(20, 30)
+    op = quantize_uniform(weight, Grid(bits, group))
+    latent = Latent(op, weight)
+    assert torch.equal(op.reround(latent.weight.detach()).codes, op.codes)
+    # Rounding to nearest: nearly all of the weight can be kept.
+    assert (latent.weight.detach() == weight).float().mean() > 0.95
+
+
+def test_a_latent_that_its_codes_do_not_round_to_comes_as_near_as_it_can():
+    weight = torch.randn(20, 30)
+    op = quantize_uniform(weight, Grid(4))
+    moved = weight.clone()
+    moved[:, ::3] += 10 * op.scales.max()
+    latent = Latent(op, moved).weight.detach()
+    assert torch.equal(op.reround(latent).codes, op.codes)
+    assert ((latent - op.dense()).abs() <= (moved - op.dense()).abs() + 1e-6).all()
+
+
+def test_a_latent_of_another_shape_starts_in_the_middle():
+    op = random_quantized(20, 30, 4, None)
+    assert torch.equal(Latent(op, torch.randn(20, 31)).weight, op.dense())

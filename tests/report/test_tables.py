@@ -15,10 +15,11 @@ from terselm.report.tables import (
     comparison_table,
     compression_table,
     evaluation_table,
+    inspection_notes,
     inspection_table,
     prediction_table,
 )
-from tests.tiny import FORM_BUILDERS, make_model
+from tests.tiny import FORM_BUILDERS, make_model, random_low_rank
 
 STEPS = [
     {"step": "before", "bytes": 18_600_000, "perplexity": 117.668},
@@ -138,6 +139,21 @@ def test_inspection_fits_a_usual_terminal_without_losing_anything():
     for part in found.parts:
         assert any(part.name in line and f"{part.bytes:,}" in line for line in lines)
     assert not any("…" in line for line in lines)
+
+
+def test_inspection_marks_what_multiplies_more_than_dense():
+    model = make_model("lstm", layers=1, hidden=20)
+    assert inspection_notes(inspect(model)) == []
+    model.replace_weight("output", random_low_rank(37, 20, 30))  # 30 · (37 + 20) of 740
+    model.replace_weight("cells.0.weight_ih", random_low_rank(80, 10, 9))  # 810 of 800
+    found = inspect(model)
+    (note,) = inspection_notes(found)
+    assert note.startswith("* more multiply-adds")
+    assert note.endswith("need: cells.0.weight_ih (1.01 ×), output (2.31 ×)")
+    macs = {row[0]: row[5] for row in markdown_cells(inspection_table(found))[2:]}
+    assert macs["output"] == "* 1.71 k"
+    assert macs["cells.0.weight_ih"] == "* 810"
+    assert macs["cells.0.weight_hh"] == "1.60 k"
 
 
 def test_predictions_show_white_space():

@@ -28,3 +28,14 @@ def test_every_step_is_seen_by_the_parameters_versions(optimizer: str, momentum:
             for parameter, version in zip(parameters, versions, strict=True)
         )
         stepped.end_epoch(epoch, improved=False)
+
+
+def test_the_cosine_ends_with_the_epochs_or_with_the_time():
+    config = make_training_config({"optimizer": "adam", "schedule": "cosine", "epochs": 2})
+    stepped = ScheduledOptimizer([torch.nn.Parameter(torch.ones(2))], config)
+    first = config.first_rate
+    assert stepped.scheduled_rate(1, 0.0) == first
+    assert stepped.scheduled_rate(2, 0.0) == pytest.approx(first / 2)
+    assert stepped.scheduled_rate(1, 0.0, limit_used=0.5) == pytest.approx(first / 2)
+    assert stepped.scheduled_rate(2, 1.0, limit_used=0.1) == pytest.approx(0, abs=1e-9)
+    assert stepped.scheduled_rate(1, 0.1, limit_used=1.2) == pytest.approx(0, abs=1e-9)

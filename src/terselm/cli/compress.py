@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,9 +13,7 @@ from terselm.cli.output import Output
 if TYPE_CHECKING:
     from terselm.compress.apply import StepRecord
     from terselm.models.language_model import LanguageModel
-
-CALIBRATION_TOKENS = 100_000
-"""From the start of the training text, for methods that look at inputs."""
+    from terselm.text.token_cache import TokenizedSplit
 
 RecipeOption = Annotated[
     str, typer.Option("--recipe", metavar="FILE|PRESET", help="Recipe file or preset.")
@@ -39,6 +38,7 @@ def compress(
 
     **Example**: terselm compress lstm.safetensors --recipe balanced --data ptb --out s.safetensors
     """
+    from terselm.cli.calibration import calibration_text
     from terselm.cli.loading import open_model, prepare_output, split_of
     from terselm.cli.recovery import recovery
     from terselm.compress.apply import compress as apply_recipe
@@ -52,12 +52,14 @@ def compress(
     prepare_output(out)
     steps = load_recipe(recipe)
     source = open_model(model, device)
-    tokens = None if data is None else split_of(data, split, source.vocabulary)
+    if data is not None:
+        # Text that is not there is an error before the work, not after it.
+        split_of(data, split, source.vocabulary)
 
     def measure(candidate: LanguageModel) -> float | None:
-        if tokens is None:
+        if data is None:
             return None
-        return perplexity(candidate, tokens.ids)
+        return perplexity(candidate, split_of(data, split, candidate.vocabulary).ids)
 
     before = lay_out(source).size
     rows: list[dict[str, Any]] = [
@@ -71,10 +73,16 @@ def compress(
         output.remark(f"{record.number}. {record.description}: {record.bytes:,} bytes{reached}")
 
     context = Context()
+    calibration = None
     if data is not None:
-        calibration = split_of(data, "train", source.vocabulary).ids[:CALIBRATION_TOKENS]
-        context = Context(recover=recovery(data, seed, output), calibration=calibration)
+        context = Context(recover=recovery(data, seed, output))
+        if any(step.method.reads_calibration() for step in steps.steps):
+            calibration = calibration_text(data, source.vocabulary, output)
+            context = replace(context, calibration=calibration.ids)
     result = apply_recipe(source, steps, context, note)
+    words = result.model.vocabulary
+    if data is not None and words is not source.vocabulary:
+        output.remark(_new_words(split_of(data, split, words), split))
     result.model.provenance["perplexity"] = {split: rows[-1]["perplexity"]}
     after = save(result.model, out)
     rows[-1]["bytes"] = after
@@ -84,12 +92,18 @@ def compress(
         "bytes_before": before,
         "bytes_after": after,
         "untouched": list(result.untouched),
+        "same_form": list(result.same_form),
+        "calibration": None if calibration is None else calibration.as_dict(),
         "steps": rows,
     }
-    untouched = ", ".join(result.untouched) or "nothing"
-    output.result(
-        values,
-        compression_table(rows),
-        f"left untouched: {untouched}",
-        f"wrote {out}",
+    left = [f"left untouched: {', '.join(result.untouched) or 'nothing'}"]
+    if result.same_form:
+        left.append(f"stored as before, with other values: {', '.join(result.same_form)}")
+    output.result(values, compression_table(rows), *left, f"wrote {out}")
+
+
+def _new_words(tokens: TokenizedSplit, split: str) -> str:
+    return (
+        f"the vocabulary changed: {tokens.unknown:,} of {len(tokens):,} tokens of {split} are now "
+        "read as <unk>, and perplexities do not compare with those before"
     )

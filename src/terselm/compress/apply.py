@@ -9,6 +9,7 @@ import torch
 
 from terselm.compress.base import Context, Method, ModelMethod, WeightMethod
 from terselm.compress.bias_correction import has_bias, shift_bias
+from terselm.compress.changes import renumbered, unchanged_weights
 from terselm.compress.recipe import Recipe, Step, selected_weights
 from terselm.compress.statistics import collect
 from terselm.errors import TerselmError, UsageError
@@ -50,12 +51,16 @@ class Compressed:
     steps : tuple of StepRecord
         One for each step of the recipe.
     untouched : tuple of str
-        Weights that no step named, stored as they were.
+        Weights that are in form, shape and values as they were before the first step.
+    same_form : tuple of str
+        Weights in the same form and shape as before, but with other values, as training
+        leaves them.
     """
 
     model: LanguageModel
     steps: tuple[StepRecord, ...]
     untouched: tuple[str, ...]
+    same_form: tuple[str, ...] = ()
 
 
 def compress(
@@ -95,14 +100,16 @@ def compress(
     # The recipe is part of the file, and so of the bytes that every step is measured by.
     current.provenance = {**model.provenance, "recipe": recipe.as_list()}
     records: list[StepRecord] = []
-    touched: set[str] = set()
     for number, step in enumerate(recipe.steps, start=1):
         dense = _dense_leaves(current)
+        words = current.vocabulary
         try:
             current, names = _apply_step(step, current, context)
-        except UsageError as error:
-            raise UsageError(f"step {number} ({step.method.name}): {error}") from None
-        touched |= {_weight_of(name, current) for name in names}
+        except TerselmError as error:
+            raise type(error)(f"step {number} ({step.method.name}): {error}") from None
+        if context.calibration is not None and current.vocabulary is not words:
+            ids = renumbered(context.calibration, words, current.vocabulary)
+            context = replace(context, calibration=ids)
         record = StepRecord(number, step.describe(), tuple(names), lay_out(current).size)
         records.append(record)
         now = _dense_leaves(current)
@@ -111,8 +118,8 @@ def compress(
         if on_step is not None:
             on_step(record, current)
     current.provenance = {**current.provenance, "recipe": recipe.as_list()}
-    untouched = tuple(name for name in current.weights() if name not in touched)
-    return Compressed(current.eval(), tuple(records), untouched)
+    untouched, same_form = unchanged_weights(model, current)
+    return Compressed(current.eval(), tuple(records), untouched, same_form)
 
 
 def check_finite(model: LanguageModel) -> None:

@@ -86,7 +86,8 @@ class Context:
     recover : Recovery or None
         Training, where the caller has text to train on.
     calibration : ndarray or None
-        Token ids [n] of calibration text, for methods that look at inputs.
+        Token ids [n] of calibration text, for methods that look at inputs. `compress` renumbers
+        them where a step changes the vocabulary.
     statistics : Statistics or None
         What the inputs of every weight look like on the calibration text, measured on the
         model as the step finds it. Set by `compress` where the method `needs_statistics`.
@@ -113,6 +114,10 @@ class Method:
 
     name: ClassVar[str]
 
+    def reads_calibration(self) -> bool:
+        """Return whether it looks at `Context.calibration` where there is any."""
+        return True
+
 
 class WeightMethod(Method):
     """A method that changes how a matrix is stored, one matrix at a time."""
@@ -126,6 +131,10 @@ class WeightMethod(Method):
     def needs_statistics(self) -> bool:
         """Return whether it needs them with the options it has; `uses_statistics` by default."""
         return self.uses_statistics
+
+    def reads_calibration(self) -> bool:
+        """Return whether it needs statistics."""
+        return self.needs_statistics()
 
     def corrects_bias(self) -> bool:
         """Return whether biases are to make up for the mean of what the step changes.

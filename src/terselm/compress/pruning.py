@@ -16,7 +16,7 @@ from terselm.compress.sparsity import (
     mask_of_largest,
     mask_of_largest_in_rows,
     masks_over_all,
-    zeros_for,
+    zeros_leaving_some,
 )
 from terselm.compress.statistics import InputStatistics
 from terselm.errors import UsageError
@@ -67,8 +67,8 @@ class PruningMethod(WeightMethod):
         if self.scope != "model" or not leaves:
             return None
         scores = {name: self._unit_scores(leaf, name, context) for name, leaf in leaves.items()}
-        zeros = zeros_for(sum(score.numel() for score in scores.values()), self.sparsity)
-        return masks_over_all(scores, zeros)
+        total = sum(score.numel() for score in scores.values())
+        return masks_over_all(scores, self._zeros(total, "the whole selection"))
 
     def apply_to_leaf(self, leaf: LinearOp, name: str, context: Context) -> LinearOp:
         """Return the sparse form of one leaf.
@@ -115,8 +115,12 @@ class PruningMethod(WeightMethod):
             return kept
         scores = self._unit_scores(leaf, name, context)
         if self.scope_for(name, context) == "row":
-            return mask_of_largest_in_rows(scores, zeros_for(scores.shape[1], self.sparsity))
-        return mask_of_largest(scores, zeros_for(scores.numel(), self.sparsity))
+            zeros = self._zeros(scores.shape[1], f"a row of {name}")
+            return mask_of_largest_in_rows(scores, zeros)
+        return mask_of_largest(scores, self._zeros(scores.numel(), name))
+
+    def _zeros(self, total: int, of: str) -> int:
+        return zeros_leaving_some(total, self.sparsity, of, self.structure)
 
     def _within(self, mask: Tensor, leaf: Sparse | BlockSparse, name: str) -> Tensor:
         before = torch.zeros(leaf.shape, dtype=torch.bool, device=mask.device)

@@ -146,8 +146,13 @@ def selected_weights(step: Step, model: LanguageModel) -> list[str]:
     return matching_weights(step.weights, model)
 
 
-def matching_weights(patterns: Iterable[str], model: LanguageModel) -> list[str]:
-    """Return the names of the weights or factors that match; see `selected_weights`."""
+def matching_weights(
+    patterns: Iterable[str], model: LanguageModel, option: str = "weights"
+) -> list[str]:
+    """Return the names of the weights or factors that match; see `selected_weights`.
+
+    `option` is what the patterns are called in the recipe.
+    """
     weights = model.weights()
     ties = model.ties()
     known = [*weights, *ties]
@@ -158,7 +163,7 @@ def matching_weights(patterns: Iterable[str], model: LanguageModel) -> list[str]
         hits = [name for name in known if fnmatch.fnmatchcase(name, pattern)]
         if not hits:
             hint = suggest(pattern, known)
-            raise UsageError(f"weights: {pattern!r} matches no weight of this model; {hint}")
+            raise UsageError(f"{option}: {pattern!r} matches no weight of this model; {hint}")
         found |= {ties.get(name, name): None for name in hits}
     # A factor goes along with its weight; it must not be done twice.
     return [name for name in found if not _inside_another(name, found)]

@@ -33,16 +33,21 @@ class CubicSchedule:
     every: int = 1
 
     def __post_init__(self) -> None:
-        if not 0 <= self.initial <= self.final < 1:
+        if not 0 <= self.final < 1:
+            raise UsageError(f"sparsity is {self.final}; it must be in [0, 1)")
+        if not 0 <= self.initial <= self.final:
             raise UsageError(
-                f"sparsity rises from {self.initial} to {self.final}; "
-                "it needs 0 <= initial <= final < 1"
+                f"initial {self.initial} is not in [0, sparsity]; use at most {self.final}"
             )
-        if not 0 <= self.begin < self.end or self.every < 1:
+        if self.begin < 0:
+            raise UsageError(f"begin is {self.begin}; it must be at least 0")
+        if self.begin >= self.end:
             raise UsageError(
-                f"steps {self.begin} to {self.end} by {self.every} are no schedule; "
-                "it needs 0 <= begin < end and at least 1"
+                f"begin {self.begin} is not before end {self.end}; "
+                f"use an end of at least {self.begin + 1}"
             )
+        if self.every < 1:
+            raise UsageError(f"every is {self.every}; it must be at least 1")
 
     def sparsity(self, step: int) -> float:
         """Return the sparsity at a training step, counted from 0."""

@@ -7,10 +7,39 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from terselm.errors import UsageError
+
 
 def zeros_for(total: int, sparsity: float) -> int:
     """Return how many of `total` weights are zero at a sparsity, to the nearest."""
     return round(total * sparsity)
+
+
+def zeros_leaving_some(total: int, sparsity: float, of: str, units: str = "weights") -> int:
+    """Return `zeros_for`, after checking that not all would be zero.
+
+    Parameters
+    ----------
+    total : int
+    sparsity : float
+    of : str
+        What has the weights, for the message.
+    units : str
+        What is counted: weights or blocks.
+
+    Raises
+    ------
+    UsageError
+        The message says at which sparsity one would be left.
+    """
+    zeros = zeros_for(total, sparsity)
+    if zeros >= total:
+        most = (total - 1) * 10_000 // total / 10_000
+        raise UsageError(
+            f"sparsity {sparsity} leaves none of the {total:,} {units} of {of}; "
+            f"use at most {most:g}"
+        )
+    return zeros
 
 
 def mask_of_largest(scores: Tensor, zeros: int) -> Tensor:

@@ -39,7 +39,7 @@ def replace_leaves(
     UsageError
         If a pattern matches nothing, or a leaf has another form.
     """
-    names = set(matching_weights(patterns.split(), model))
+    names = set(matching_weights(patterns.split(), model, "matrices"))
 
     def visit(leaf: LinearOp, name: str, wanted: bool) -> LinearOp:
         if not wanted and name not in names:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -41,6 +42,7 @@ class Part:
         Bytes as a fraction of the file.
     leaves : tuple of Part
         The factors of a form that is made of others, innermost ones only; included in this part.
+        A core of a tensor train has the MACs of all its uses in one product.
     tied : tuple of str
         Other names under which the same matrix is used.
     """
@@ -55,6 +57,11 @@ class Part:
     share: float
     leaves: tuple[Part, ...] = ()
     tied: tuple[str, ...] = ()
+
+    @property
+    def times_dense(self) -> float:
+        """MACs of a step over those of a product with the dense matrix; 0 for no matrix."""
+        return self.macs / math.prod(self.shape) if len(self.shape) == 2 else 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """Return the part as JSON values; `leaves` and `tied` where there are any."""
@@ -136,12 +143,18 @@ class Inspection:
         """Bytes of weights and biases that one step reads."""
         return sum(part.bytes_read for part in self.parts)
 
+    @property
+    def more_than_dense(self) -> tuple[Part, ...]:
+        """The weights whose stored form takes more MACs a step than the dense matrix would."""
+        return tuple(part for part in self.weights if part.times_dense > 1)
+
     def as_dict(self) -> dict[str, Any]:
         """Return the inspection as JSON values."""
         return {
             "bytes": self.bytes,
             "parameters": self.parameters,
             "macs": self.macs,
+            "more_macs_than_dense": {part.name: part.times_dense for part in self.more_than_dense},
             "bytes_read": self.bytes_read,
             "cell": self.cell,
             "layers": len(self.hidden),
@@ -215,7 +228,13 @@ def look_up_cost(op: LinearOp) -> Cost:
     if isinstance(op, LowRank):
         return look_up_cost(op.left) + op.right.cost()
     if isinstance(op, TensorTrain):
-        return op.row_cost()
+        # A core that is made of others has rows that cost something themselves.
+        rows = sum(
+            rank * look_up_cost(core).macs
+            for rank, core in zip(op.ranks, op.children_by_name().values(), strict=False)
+        )
+        found = op.row_cost()
+        return replace(found, macs=found.macs + rows)
     if isinstance(op, RowBlocks):
         # The row is in one block; which one differs, so count the dearest.
         blocks = [look_up_cost(block) for block in op.children_by_name().values()]
@@ -246,6 +265,11 @@ def _part(
     name: str, op: LinearOp, file_size: int, looked_up: bool, tied: tuple[str, ...] = ()
 ) -> Part:
     cost = look_up_cost(op) if looked_up else op.cost()
+    leaves = tuple(_leaves(name, op, file_size, looked_up))
+    return replace(_described(name, op, cost, file_size), leaves=leaves, tied=tied)
+
+
+def _described(name: str, op: LinearOp, cost: Cost, file_size: int) -> Part:
     return Part(
         name=name,
         kind=describe(op),
@@ -255,21 +279,31 @@ def _part(
         macs=cost.macs,
         bytes_read=cost.bytes_read,
         share=cost.bytes / file_size,
-        leaves=tuple(_leaves(name, op, file_size, looked_up)),
-        tied=tied,
     )
 
 
-def _leaves(name: str, op: LinearOp, file_size: int, looked_up: bool) -> list[Part]:
-    """Return the parts of the innermost forms; none where `op` is a leaf itself."""
+def _leaves(name: str, op: LinearOp, file_size: int, looked_up: bool, uses: int = 1) -> list[Part]:
+    """Return the parts of the innermost forms; none where `op` is a leaf itself.
+
+    Parameters
+    ----------
+    uses : int
+        How often `op` is multiplied, or a row of it taken, in one step.
+    """
     parts: list[Part] = []
-    for key, child in op.children_by_name().items():
+    for number, (key, child) in enumerate(op.children_by_name().items()):
         child_name = f"{name}.{key}"
-        child_looked_up = looked_up and (key == "left" or isinstance(op, RowBlocks))
+        child_looked_up = looked_up and (key == "left" or isinstance(op, RowBlocks | TensorTrain))
+        child_uses = uses
+        cost = look_up_cost(child) if child_looked_up else child.cost()
+        if isinstance(op, TensorTrain):
+            child_uses *= op.ranks[number] if looked_up else op.core_uses(number)
+            cost = (op.core_row_costs() if looked_up else op.core_costs())[key]
         if child.children_by_name():
-            parts += _leaves(child_name, child, file_size, child_looked_up)
+            parts += _leaves(child_name, child, file_size, child_looked_up, child_uses)
         else:
-            parts.append(_part(child_name, child, file_size, child_looked_up))
+            cost = replace(cost, macs=uses * cost.macs)
+            parts.append(_described(child_name, child, cost, file_size))
     return parts
 
 

@@ -90,5 +90,4 @@ def next_probabilities(model: LanguageModel, text: str) -> torch.Tensor:
 
 def count_unknown(model: LanguageModel, text: str) -> int:
     """Return how many tokens of a text stand for something outside the vocabulary."""
-    unknown = model.vocabulary.unknown_id
-    return 0 if unknown is None else model.vocabulary.encode(text).count(unknown)
+    return model.vocabulary.count_unknown(model.vocabulary.encode(text))

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from terselm.linear.base import Cost, LinearOp
 
-
 SHARES = (0.25, 0.5, 0.75, 1.0)
 """How far towards the weight that was rounded a latent weight is tried to start."""
 

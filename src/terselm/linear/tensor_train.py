@@ -178,42 +178,34 @@ class TensorTrain(LinearOp):
 
     def cost(self) -> Cost:
         """Return the cost of the chain: each core is read once and used for many vectors."""
-        total = super().cost()
-        macs = 0
-        for m, core in enumerate(self.children_by_name().values()):
-            vectors = math.prod(self.column_shape[:m]) * math.prod(self.row_shape[m + 1 :])
-            macs += vectors * core.cost().macs
-        return Cost(total.bytes, macs, total.bytes_read)
+        return sum(self.core_costs().values(), Cost(0, 0, 0))
+
+    def core_costs(self) -> dict[str, Cost]:
+        """Return what each core adds to a product with one vector, by name."""
+        costs = {}
+        for m, (name, core) in enumerate(self.children_by_name().items()):
+            own = core.cost()
+            costs[name] = Cost(own.bytes, self.core_uses(m) * own.macs, own.bytes_read)
+        return costs
+
+    def core_uses(self, number: int) -> int:
+        """Return how many vectors the core is multiplied with in one product of the matrix."""
+        return math.prod(self.column_shape[:number]) * math.prod(self.row_shape[number + 1 :])
 
     def row_cost(self) -> Cost:
         """Return the cost of taking one row, as an embedding does each step."""
-        macs = read = 0
-        for m, core in enumerate(self.children_by_name().values()):
-            made = math.prod(self.column_shape[:m])
-            if m:
-                macs += made * self.ranks[m] * core.in_features
-            read += -(-core.cost().bytes_read // self.row_shape[m])
-        return Cost(super().cost().bytes, macs, read)
+        return sum(self.core_row_costs().values(), Cost(0, 0, 0))
 
-
-def slower_than_dense(op: LinearOp) -> str | None:
-    """Return one line that says so where the dense float32 product costs less, else None.
-
-    Parameters
-    ----------
-    op : LinearOp
-        In any form; tensor trains are the ones that often are.
-    """
-    cost = op.cost()
-    dense = op.out_features * op.in_features
-    reasons = []
-    if cost.macs > dense:
-        reasons.append(f"{cost.macs:,} MACs instead of {dense:,}")
-    if cost.bytes_read > 4 * dense:
-        reasons.append(f"{cost.bytes_read:,} bytes read instead of {4 * dense:,}")
-    if not reasons:
-        return None
-    return f"the dense product is faster: this one has {' and '.join(reasons)}"
+    def core_row_costs(self) -> dict[str, Cost]:
+        """Return what each core adds to the cost of taking one row, by name."""
+        costs = {}
+        for m, (name, core) in enumerate(self.children_by_name().items()):
+            own = core.cost()
+            # The first core's row is where the product starts.
+            vectors = math.prod(self.column_shape[:m]) * self.ranks[m] if m else 0
+            read = -(-own.bytes_read // self.row_shape[m])
+            costs[name] = Cost(own.bytes, vectors * core.in_features, read)
+        return costs
 
 
 def check_digits(name: str, sizes: Sequence[int], side: int) -> None:

@@ -19,6 +19,10 @@ from terselm.cells.base import CELLS, CellSizes
 from terselm.errors import UsageError
 from terselm.models.output import OUTPUTS
 
+EXPECTED = "Input should be "
+"""How pydantic starts to say what would do."""
+PLAIN_TYPES = frozenset({"int", "float", "str", "bool"})
+
 Size = Annotated[int, Field(ge=1, le=2**20)]
 Cutoff = Annotated[int, Field(ge=1, lt=2**31)]
 
@@ -152,8 +156,26 @@ def make_config(values: dict[str, Any]) -> ModelConfig:
 
 
 def first_problem(error: ValidationError) -> str:
-    """Return the first problem that pydantic found, as one line."""
-    problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"])
-    message = problem["msg"].removeprefix("Value error, ")
+    """Return the first problem that pydantic found, as one line.
+
+    Where an option may be one of several types, each has a problem of its own; they make one
+    line, without pydantic's names for the types.
+    """
+    found: dict[str, dict[str, None]] = {}
+    for problem in error.errors():
+        where = ".".join(str(part) for part in problem["loc"] if not _names_a_type(part))
+        message = problem["msg"].removeprefix("Value error, ")
+        found.setdefault(where, {})[message] = None
+    root = next(iter(found)).partition(".")[0]
+    # The innermost place says most: one number of a list, where a list is possible.
+    inside = [where for where in found if where.partition(".")[0] == root]
+    where = max(inside, key=lambda place: place.count("."))
+    messages = found[where]
+    first, *others = messages
+    message = ", or ".join([first, *(other.removeprefix(EXPECTED) for other in others)])
     return f"{where}: {message}" if where else message
+
+
+def _names_a_type(part: str | int) -> bool:
+    """Return whether a part of pydantic's place is a member of a union: "constrained-int"."""
+    return isinstance(part, str) and (not part.isidentifier() or part in PLAIN_TYPES)

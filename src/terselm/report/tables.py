@@ -10,9 +10,15 @@ from terselm.evaluate.perplexity import Evaluation
 from terselm.report.sizes import human_bytes, human_count, human_number, human_shape, human_share
 from terselm.report.table import Column, Table
 
+MORE_MACS = "*"
+"""Stands before MACs that are more than those of the dense matrix."""
+
 
 def inspection_table(inspection: Inspection) -> Table:
-    """Return where the bytes of a model are: a row for each part, factors indented below."""
+    """Return where the bytes of a model are: a row for each part, factors indented below.
+
+    MACs beyond those of the dense matrix are marked; see `inspection_notes`.
+    """
     columns = [
         Column("part", "left"),
         Column("stored as", "left", wrap=True),
@@ -22,10 +28,12 @@ def inspection_table(inspection: Inspection) -> Table:
         Column("MACs\na step"),
         Column("read\na step"),
     ]
+    slower = inspection.more_than_dense
     rows = []
     for part in inspection.parts:
         kind = part.kind.partition("(")[0] if part.leaves else part.kind
-        rows.append(_part_row(part, " = ".join((part.name, *part.tied)), kind))
+        mark = f"{MORE_MACS} " if part in slower else ""
+        rows.append(_part_row(part, " = ".join((part.name, *part.tied)), kind, mark))
         for leaf in part.leaves:
             inner = leaf.name.removeprefix(f"{part.name}.")
             rows.append(_part_row(leaf, f"  {inner}", leaf.kind))
@@ -39,6 +47,15 @@ def inspection_table(inspection: Inspection) -> Table:
         human_bytes(inspection.bytes_read),
     )
     return Table(columns, rows, total)
+
+
+def inspection_notes(inspection: Inspection) -> list[str]:
+    """Return the lines below `inspection_table`: which weights multiply more than dense ones."""
+    slower = inspection.more_than_dense
+    if not slower:
+        return []
+    named = ", ".join(f"{part.name} ({_times(part.times_dense)})" for part in slower)
+    return [f"{MORE_MACS} more multiply-adds a step than the dense matrix would need: {named}"]
 
 
 def evaluation_table(evaluation: Evaluation, split: str) -> Table:
@@ -136,14 +153,22 @@ def _change(before: float | None, after: float | None) -> str:
     return f"{100 * (after / before - 1):+.2f} %"
 
 
-def _part_row(part: Part, name: str, kind: str) -> tuple[str, ...]:
+def _times(factor: float) -> str:
+    """Return a factor above 1 so that it cannot be read as 1: "3.25 ×", "1.0004 ×"."""
+    digits = 2
+    while digits < 9 and float(f"{factor:.{digits}f}") <= 1:
+        digits += 1
+    return f"{factor:,.{digits}f} ×"
+
+
+def _part_row(part: Part, name: str, kind: str, mark: str = "") -> tuple[str, ...]:
     return (
         name,
         kind,
         human_shape(part.shape),
         f"{part.bytes:,}",
         human_share(part.share),
-        human_count(part.macs) if part.macs else "",
+        mark + human_count(part.macs) if part.macs else "",
         human_bytes(part.bytes_read) if part.bytes_read else "",
     )
 

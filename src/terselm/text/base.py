@@ -137,6 +137,13 @@ class Vocabulary(ABC):
         """Yield `encode_line` of each line; some vocabularies do many lines faster than one."""
         return map(self.encode_line, lines)
 
+    def count_unknown(self, ids: npt.ArrayLike) -> int:
+        """Return how many of the ids stand for something outside the vocabulary.
+
+        `<unk>` that a text says itself is one of them.
+        """
+        return 0 if self.unknown_id is None else int((np.asarray(ids) == self.unknown_id).sum())
+
     def fingerprint(self) -> str:
         """Return a SHA-256 in hexadecimal, equal for vocabularies that give equal ids."""
         digest = hashlib.sha256(json.dumps(self.spec(), sort_keys=True).encode())

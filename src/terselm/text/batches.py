@@ -46,7 +46,7 @@ class TokenStreams:
         if streams < 1 or window < 1:
             raise UsageError(f"{streams} streams in windows of {window}: both must be at least 1")
         if len(ids) < streams:
-            advice = f"use at most {len(ids)} streams" if len(ids) else "give more text"
+            advice = f"use a batch of at most {len(ids)}" if len(ids) else "give more text"
             raise TerselmError(f"{len(ids)} tokens are too few for {streams} streams; {advice}")
         self.start_id = start_id
         self.streams = streams

@@ -60,7 +60,7 @@ class TokenizedSplit:
         return cls(
             np.array(ids, unsigned_type(len(vocabulary))),
             sum(len(line) + 1 for line in lines),
-            0 if vocabulary.unknown_id is None else ids.count(vocabulary.unknown_id),
+            vocabulary.count_unknown(ids),
         )
 
 
@@ -149,7 +149,7 @@ def _write(path: Path, corpus: Corpus, split: str, vocabulary: Vocabulary) -> No
                 file.write(ids.data)
                 digest.update(ids.data)
                 tokens += len(ids)
-                unknown += coded.count(vocabulary.unknown_id)  # type: ignore[arg-type]
+                unknown += vocabulary.count_unknown(ids)
         except UsageError as error:
             where = f"{corpus.range_of(split).path}, line {lines.lines} of {split}"
             raise UsageError(f"{where}: {error}") from None

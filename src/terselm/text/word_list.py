@@ -80,7 +80,8 @@ class WordList(Vocabulary):
         found = self._ids.get(word, self.unknown_id)
         if found is None:
             raise UsageError(
-                f"{shorten(word)} is not in the vocabulary, and the vocabulary has no {UNKNOWN}"
+                f"{shorten(word)} is not in the vocabulary, and the vocabulary has no {UNKNOWN}; "
+                "use text of its words only"
             )
         return found
 

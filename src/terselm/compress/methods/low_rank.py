@@ -9,7 +9,13 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from terselm.compress.base import OPTIONS, Context, WeightMethod, register_method
-from terselm.compress.factorization import DAMPING, rank_for_fraction, weighted_svd
+from terselm.compress.factorization import (
+    DAMPING,
+    least_fraction,
+    numbers_within,
+    rank_for_fraction,
+    weighted_svd,
+)
 from terselm.compress.weighting import Weighting, input_weighting
 from terselm.errors import UsageError
 from terselm.linear.base import LinearOp
@@ -75,7 +81,7 @@ class LowRank(WeightMethod):
         Raises
         ------
         UsageError
-            If the rank is larger than the matrix has.
+            If the rank is larger than the matrix has, or the share smaller than rank 1.
         """
         weighting = Weighting()
         if self.weighting == "inputs":
@@ -96,7 +102,15 @@ class LowRank(WeightMethod):
 
     def _rank(self, name: str, shape: tuple[int, int]) -> int:
         if isinstance(self.rank, float):
-            return rank_for_fraction(*shape, self.rank)
+            rows, columns = shape
+            numbers, least = rows * columns, rows + columns
+            if numbers_within(self.rank, numbers) < least:
+                enough = f"use at least {least_fraction(least, numbers)}"
+                advice = enough if least <= numbers else "leave it out"
+                raise UsageError(
+                    f"rank {self.rank} of {name} ({rows} x {columns}) is less than rank 1; {advice}"
+                )
+            return rank_for_fraction(rows, columns, self.rank)
         if self.rank > min(shape):
             raise UsageError(
                 f"rank {self.rank} is larger than {name} ({shape[0]} x {shape[1]}) has; "

@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 from terselm.compress.base import OPTIONS, Context, WeightMethod, register_method
 from terselm.compress.clustering import number_weights
 from terselm.compress.product import product_codes
-from terselm.errors import TerselmError
+from terselm.errors import TerselmError, UsageError
 from terselm.linear.base import LinearOp
 from terselm.linear.product_codes import MAX_SIZE
 
@@ -66,7 +66,17 @@ class ProductQuantization(WeightMethod):
         return self.weighted
 
     def apply_to_leaf(self, leaf: LinearOp, name: str, context: Context) -> LinearOp:
-        """Return the product-codes form of one dense matrix."""
+        """Return the product-codes form of one dense matrix.
+
+        Raises
+        ------
+        UsageError
+            If a block has more columns than the matrix.
+        """
+        if self.size > leaf.in_features:
+            raise UsageError(
+                f"size {self.size} is more than {name} has columns; use at most {leaf.in_features}"
+            )
         rows = columns = None
         if context.statistics is not None:
             rows, columns = number_weights(context.statistics, leaf, name)

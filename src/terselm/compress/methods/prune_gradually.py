@@ -13,6 +13,7 @@ from terselm.compress.gradual import GradualSparse
 from terselm.compress.methods.recover import Recover
 from terselm.compress.pruning import Sparsity, StoredType, check_smaller_than_dense
 from terselm.compress.schedule import CubicSchedule
+from terselm.compress.sparsity import zeros_leaving_some
 from terselm.compress.training_forms import replace_leaves
 from terselm.linear.base import LinearOp
 from terselm.linear.dense import Dense
@@ -93,6 +94,7 @@ class PruneGradually(Recover):
 
         def start(leaf: LinearOp, name: str) -> LinearOp:
             assert isinstance(leaf, Dense)
+            zeros_leaving_some(leaf.out_features * leaf.in_features, self.sparsity, name)
             return GradualSparse(leaf.dense(), schedule, self.type or leaf.stored_type)
 
         replace_leaves(model, self.matrices, Dense, start, self.name)

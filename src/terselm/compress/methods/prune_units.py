@@ -9,6 +9,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from terselm.compress.base import OPTIONS, Context, ModelMethod, register_method
+from terselm.compress.factorization import least_fraction
 from terselm.compress.statistics import collect
 from terselm.compress.unit_removal import (
     keep_units,
@@ -71,20 +72,23 @@ class PruneUnits(ModelMethod):
         Raises
         ------
         UsageError
-            If no layer can be pruned, or a layer has too few units.
+            If no layer can be pruned, a layer has too few units, or multiples leave them all.
         """
-        layers = self._layers(model)
+        units = model.config.hidden
+        counts = {layer: self._count(units[layer], layer, model) for layer in self._layers(model)}
+        smaller = {layer: count for layer, count in counts.items() if count < units[layer]}
+        if not smaller:
+            if any(self._wanted(units[layer], layer) < units[layer] for layer in counts):
+                raise self._nothing_to_do(max(units[layer] for layer in counts))
+            return model
         statistics = None
         if context.calibration is not None:
             statistics = collect(model, context.calibration)
-        kept = {}
         with torch.no_grad():
-            for layer in layers:
-                count = self._count(model.config.hidden[layer], layer, model)
-                if count < model.config.hidden[layer]:
-                    kept[layer] = units_to_keep(unit_importance(model, layer, statistics), count)
-            if not kept:
-                return model
+            kept = {
+                layer: units_to_keep(unit_importance(model, layer, statistics), count)
+                for layer, count in smaller.items()
+            }
             return keep_units(model, kept, None if statistics is None else statistics.inputs)
 
     def _layers(self, model: LanguageModel) -> list[int]:
@@ -92,7 +96,7 @@ class PruneUnits(ModelMethod):
             for layer in self.layers:
                 if layer >= len(model.cells):
                     raise UsageError(
-                        f"there is no layer {layer}; the model has layers 0 to "
+                        f"layers: there is no layer {layer}; the model has layers 0 to "
                         f"{len(model.cells) - 1}"
                     )
             return list(dict.fromkeys(self.layers))
@@ -108,21 +112,38 @@ class PruneUnits(ModelMethod):
             )
         return free
 
-    def _count(self, units: int, layer: int, model: LanguageModel) -> int:
+    def _wanted(self, units: int, layer: int) -> int:
+        """Return how many units were asked for, before that is made a multiple."""
         if isinstance(self.keep, int):
             if self.keep > units:
                 raise UsageError(
-                    f"layer {layer} has {units} units, fewer than the {self.keep} to keep; "
+                    f"keep {self.keep} is more than the {units} units of layer {layer}; "
                     f"use at most {units}"
                 )
-            wanted = self.keep
-        else:
-            wanted = max(1, round(self.keep * units))
+            return self.keep
+        wanted = round(self.keep * units)
+        if wanted == 0:
+            raise UsageError(
+                f"keep {self.keep} leaves none of the {units} units of layer {layer}; "
+                f"use at least {least_fraction(1, units)}"
+            )
+        return wanted
+
+    def _count(self, units: int, layer: int, model: LanguageModel) -> int:
+        wanted = self._wanted(units, layer)
         count = min(units, -(-wanted // self.multiple) * self.multiple)
         projection = model.config.projection
         if projection is not None and count <= projection:
             raise UsageError(
-                f"layer {layer} would keep {count} units, and the projection of {projection} needs "
-                f"more; use at least {projection + 1}"
+                f"keep {self.keep} is {count} units of layer {layer}, and the projection of "
+                f"{projection} needs more; use at least {projection + 1}"
             )
         return count
+
+    def _nothing_to_do(self, units: int) -> UsageError:
+        """Return the error for sizes that are all units once rounded up to a multiple."""
+        below = (units - 1) // self.multiple * self.multiple
+        advice = f"a keep of at most {below}" if below else f"a multiple of at most {units - 1}"
+        return UsageError(
+            f"keep {self.keep} in multiples of {self.multiple} is all {units} units; use {advice}"
+        )

@@ -88,7 +88,8 @@ class PruneVocabulary(ModelMethod):
             raise UsageError("the vocabulary has no <unk> that rare words could be folded into")
         if self.keep is not None and self.keep > len(vocabulary):
             raise UsageError(
-                f"keep is {self.keep}, and the vocabulary has {len(vocabulary)} words; use less"
+                f"keep is {self.keep}, and the vocabulary has {len(vocabulary)} words; "
+                f"use at most {len(vocabulary)}"
             )
         if context.calibration is None:
             raise UsageError("needs text to count words in; give --data")

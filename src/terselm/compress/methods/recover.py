@@ -105,6 +105,10 @@ class Recover(ModelMethod):
     distill_hidden: NotNegative = 0.0
     train_codes: bool = False
 
+    def reads_calibration(self) -> bool:
+        """Return False: it trains on the whole text."""
+        return False
+
     def apply(self, model: LanguageModel, context: Context) -> LanguageModel:
         """Return the trained model.
 

@@ -1,0 +1,58 @@
+"""The text that methods look at the inputs of matrices on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from terselm.cli.loading import split_of
+from terselm.cli.output import Output
+from terselm.errors import UsageError
+from terselm.text.base import UNKNOWN, Vocabulary
+
+CALIBRATION_TOKENS = 100_000
+"""From the start of the training text."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Text in the tokens of a model.
+
+    Attributes
+    ----------
+    ids : ndarray
+        uint16 or uint32 [tokens].
+    unknown : int
+        How many stand for something outside the vocabulary.
+    """
+
+    ids: npt.NDArray[np.integer[Any]]
+    unknown: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the counts as JSON values."""
+        return {"tokens": len(self.ids), "unknown": self.unknown}
+
+
+def calibration_text(data: str, vocabulary: Vocabulary, output: Output) -> Calibration:
+    """Return the start of the training text, and remark on tokens that the model does not know.
+
+    Raises
+    ------
+    UsageError
+        If a word is not in the vocabulary and there is no `<unk>`.
+    """
+    try:
+        ids = split_of(data, "train", vocabulary).ids[:CALIBRATION_TOKENS]
+    except UsageError as error:
+        raise UsageError(f"calibration text: {error}") from None
+    unknown = vocabulary.count_unknown(ids)
+    if unknown:
+        output.remark(
+            f"calibration text: {unknown:,} of {len(ids):,} tokens are not in the vocabulary "
+            f"(or say {UNKNOWN}) and were read as {UNKNOWN}"
+        )
+    return Calibration(ids, unknown)
