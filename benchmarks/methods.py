@@ -174,6 +174,7 @@ def write_results(options: argparse.Namespace, rows: dict[str, Any], order: list
     report = {
         "model": options.model.name,
         "protocol": "whole validation text" if options.full else f"{options.steps} steps",
+        "recover": options.recover,
         "calibration_tokens": CALIBRATION_TOKENS,
         "machine": describe_machine(),
         "rows": ordered,

@@ -1,0 +1,100 @@
+"""The page of method results, docs/methods.md, from the result files of methods.py.
+
+python benchmarks/methods_page.py
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from methods import table_of
+
+from terselm.files import write_bytes
+from terselm.report.table import Column, Table
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+MODELS = {
+    "methods-lstm-650": "LSTM 650-650, PTB words",
+    "methods-lstm-200": "LSTM 200-200, PTB words",
+    "methods-shakespeare-256": "LSTM 256-256, tinyshakespeare characters",
+}
+PRESETS = "lstm-650-presets.json"
+
+HEAD = """# What each method costs
+
+Every method of terselm on three trained models: bytes of the file against perplexity on
+validation text. `benchmarks/methods.py` measured the rows ([experiments/methods.yaml][rows] has
+the recipes), `benchmarks/methods_page.py` wrote this page from its result files.
+
+* **ratio** is to the dense model, without any training after the step.
+* **textbook** is the ratio that a short plain script reaches with the textbook version of the
+  method, on the same model, text and share of bytes or weights, where that was measured.
+* **recovered** is the perplexity after training on the first {share} of the training text (AdamW
+  at 0.0005, dropout 0.2, codes trained straight-through, masks and ranks fixed). The dense model
+  had the same training, as the control that **ratio to control** refers to; where it did not gain
+  from that, the control is the model it started from. One seed.
+* Calibration text is the first {calibration:,} tokens of the training text. Values of pruned
+  matrices are float16 where the row's recipe says so; factors are float32.
+* `prune_vocabulary` is not in the tables, since it changes what is predicted, nor is
+  `sparse_variational`, which needs tens of epochs.
+
+[rows]: ../benchmarks/experiments/methods.yaml
+"""
+
+
+def load(name: str) -> dict[str, Any]:
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def protocol_of(result: dict[str, Any]) -> str:
+    protocol = result["protocol"]
+    if "steps" in protocol:
+        protocol = f"first {protocol} of 20 parallel streams of the validation text"
+    return f"Perplexity: {protocol}."
+
+
+def section(name: str, title: str) -> list[str]:
+    result = load(name)
+    machine = result["machine"]
+    text = [
+        f"## {title}",
+        "",
+        protocol_of(result),
+        f"Machine: {machine['processor']}, torch {machine['torch']}.",
+        "",
+        f"![without training](../benchmarks/results/{name}.png)",
+    ]
+    if "recovered" in result["rows"]["dense"]:
+        text += ["", f"![with recovery](../benchmarks/results/{name}-recovered.png)"]
+    return [*text, "", table_of(result["rows"])]
+
+
+def presets() -> list[str]:
+    result = load(PRESETS.removesuffix(".json"))
+    columns = [Column("preset", "left"), Column("bytes"), Column("validation"), Column("test")]
+    rows = [
+        (
+            row["name"],
+            f"{row['bytes']:,}",
+            f"{row['valid_perplexity']:.2f}",
+            f"{row['test_perplexity']:.2f}" if "test_perplexity" in row else "",
+        )
+        for row in result["rows"]
+    ]
+    return ["## The presets, on the LSTM 650-650", "", Table(columns, rows).markdown(), ""]
+
+
+def main() -> None:
+    first = load(next(iter(MODELS)))
+    head = HEAD.format(share=first["recover"], calibration=first["calibration_tokens"])
+    parts = [head, *presets()]
+    for name, title in MODELS.items():
+        parts += section(name, title)
+    write_bytes(ROOT / "docs" / "methods.md", ("\n".join(parts).rstrip() + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()
