@@ -99,7 +99,7 @@ def test_a_file_that_is_no_whole_model(terselm, model_file, corpus, out, verb, d
     else:
         model_file.unlink()
     arguments = {
-        "compress": ["--recipe", "balanced", "--out", out],
+        "compress": ["--recipe", "lossless-ish", "--out", out],
         "evaluate": ["--data", corpus],
         "predict": ["w01"],
     }
@@ -109,7 +109,10 @@ def test_a_file_that_is_no_whole_model(terselm, model_file, corpus, out, verb, d
 def test_a_folder_that_does_not_exist(terselm, model_file, tmp_path):
     target = tmp_path / "none" / "small.safetensors"
     refused(
-        terselm("compress", model_file, "--recipe", "balanced", "--out", target), 2, "none", "--out"
+        terselm("compress", model_file, "--recipe", "lossless-ish", "--out", target),
+        2,
+        "none",
+        "--out",
     )
 
 
@@ -119,7 +122,9 @@ def test_a_full_disk(terselm, model_file, out, monkeypatch):
 
     monkeypatch.setattr("os.fsync", full)
     refused(
-        terselm("compress", model_file, "--recipe", "balanced", "--out", out), 1, "No space left"
+        terselm("compress", model_file, "--recipe", "lossless-ish", "--out", out),
+        1,
+        "No space left",
     )
     assert not list(out.parent.glob("*.tmp"))
 
@@ -135,7 +140,7 @@ def test_an_unwritable_folder(terselm, model_file, tmp_path, monkeypatch):
     monkeypatch.setattr("terselm.files.tempfile.mkstemp", refuse)
     target = folder / "small.safetensors"
     refused(
-        terselm("compress", model_file, "--recipe", "balanced", "--out", target),
+        terselm("compress", model_file, "--recipe", "lossless-ish", "--out", target),
         1,
         "Permission denied",
         target,

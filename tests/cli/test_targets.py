@@ -74,7 +74,7 @@ CASES = [
     ("binary_codes, group: 7", ["group: ", "multiple of 8", "'row'"]),
     ("product_quantization, size: 16", ["size 16", "embedding", "at most 10"]),
     ("product_quantization, centroids: 3", ["centroids: ", "256 or 16"]),
-    ("recover, epochs: 0", ["epochs: ", "greater than or equal to 1"]),
+    ("recover, epochs: 0", ["epochs: ", "greater than 0"]),
     ("recover, batch: 5000", ["2640 tokens", "a batch of at most 2640"]),
 ]
 

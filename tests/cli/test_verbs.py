@@ -175,7 +175,8 @@ def test_every_kind_of_token_goes_the_whole_way(terselm, tmp_path, tokens):
         arguments += ["--vocabulary-size", 300]
     trained = terselm(*arguments)
     assert trained.code == 0, trained.stderr
-    assert terselm("compress", model, "--recipe", "balanced", "--out", small).code == 0
+    done = terselm("compress", model, "--recipe", "balanced", "--data", text, "--out", small)
+    assert done.code == 0, done.stderr
     found = terselm("predict", small, "The cat", "--json")
     assert len(found.json["predictions"]) == 5
     assert terselm("evaluate", small, "--data", text, "--json").json["perplexity"] > 1

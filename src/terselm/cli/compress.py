@@ -34,7 +34,8 @@ def compress(
 ) -> None:
     """Make a model smaller by a recipe, and print bytes and perplexity after each step.
 
-    Presets: lossless-ish (8 bits), balanced (4 bits), small (low rank, recovery, 8 bits).
+    Presets: lossless-ish (8 bits), balanced (low rank, 4 bits), small (narrower, with an epoch
+    of recovery), tiny (narrower still, 3 bits, trained through the codes).
 
     **Example**: terselm compress lstm.safetensors --recipe balanced --data ptb --out s.safetensors
     """
