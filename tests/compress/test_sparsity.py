@@ -10,6 +10,7 @@ import torch
 from terselm.compress.importance import (
     compensate,
     damped,
+    next_costs,
     surgeon_scores,
     wanda_scores,
     weighted_rows,
@@ -168,3 +169,23 @@ def test_rows_of_frequent_words_count_more():
     expected = torch.tensor([[2.0, 6.0], [2.0, 2.0], [0.0, 0.0]])
     torch.testing.assert_close(weighted, expected * (scores.mean() / expected.mean()))
     assert torch.equal(weighted_rows(torch.zeros(2, 2), torch.ones(2), 0.5), torch.zeros(2, 2))
+
+
+def test_the_next_cost_is_what_leaving_one_more_out_adds():
+    torch.manual_seed(6)
+    weight = torch.randn(3, 7)
+    inputs = torch.randn(50, 7, dtype=torch.float64)
+    mask = torch.rand(3, 7) > 0.3
+    moment = moment_of(inputs)
+
+    def error(kept):
+        difference = (weight - compensate(weight, kept, moment)).double()
+        return (difference @ moment * difference).sum(1)
+
+    costs = next_costs(weight, mask, moment)
+    assert (costs[~mask] == 0).all()
+    for row, column in mask.nonzero().tolist():
+        fewer = mask.clone()
+        fewer[row, column] = False
+        added = (error(fewer) - error(mask))[row]
+        torch.testing.assert_close(costs[row, column].double(), added, rtol=1e-3, atol=1e-5)

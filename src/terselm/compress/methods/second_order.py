@@ -10,7 +10,13 @@ from torch import Tensor
 
 from terselm.compress.base import OPTIONS, Context, register_method
 from terselm.compress.bias_correction import has_bias
-from terselm.compress.importance import compensate, damped, surgeon_scores, weighted_rows
+from terselm.compress.importance import (
+    compensate,
+    damped,
+    next_costs,
+    surgeon_scores,
+    weighted_rows,
+)
 from terselm.compress.pruning import (
     DEFAULT_BLOCK,
     Block,
@@ -23,9 +29,11 @@ from terselm.compress.pruning import (
     is_output,
     row_frequencies,
 )
+from terselm.compress.sparsity import mask_of_largest, mask_of_largest_in_rows
 from terselm.linear.base import LinearOp
 
 Positive = Annotated[float, Field(gt=0.0, le=1.0)]
+Rounds = Annotated[int, Field(ge=1, le=100)]
 Power = Annotated[float, Field(ge=0.0, le=2.0)]
 
 
@@ -74,6 +82,9 @@ class SecondOrder(PruningMethod):
         Whether the weights that stay make up for the others.
     damping : float
         Share of the mean of S's diagonal that is added to it.
+    rounds : int
+        In how many rounds weights go, each chosen by what it costs given those before; 1 for all
+        at once. With scope "model" and for blocks there is one.
     frequency : float
         That power, for the rows of the output layer; 0 weights all alike.
     """
@@ -87,6 +98,7 @@ class SecondOrder(PruningMethod):
     type: StoredType | None = None
     update: bool = True
     damping: Positive = 0.01
+    rounds: Rounds = 3
     frequency: Power = 0.5
 
     def corrects_bias(self) -> bool:
@@ -99,12 +111,27 @@ class SecondOrder(PruningMethod):
         moment = self._moment(leaf, name, context)
         if moment is None:
             return weight.square()
-        if self.update:
-            scores = surgeon_scores(weight, moment)
-        else:
-            scores = weight.square() * moment.diagonal().to(weight.dtype)
+        if not self.update:
+            costs = weight.square() * moment.diagonal().to(weight.dtype)
+            return self._by_row(costs, weight, name, context)
+        scores = self._by_row(surgeon_scores(weight, moment), weight, name, context)
+        if self.scope == "model" or self.structure == "blocks":
+            return scores
+        kept = 1 - self.sparsity
+        for number in range(1, self.rounds):
+            mask = self._largest(scores, 1 - kept ** (number / self.rounds), name, context)
+            costs = next_costs(weight, mask, moment.float())
+            scores = self._by_row(costs, weight, name, context)
+        return scores
+
+    def _largest(self, scores: Tensor, sparsity: float, name: str, context: Context) -> Tensor:
+        if self.scope_for(name, context) == "row":
+            return mask_of_largest_in_rows(scores, int(sparsity * scores.shape[1]))
+        return mask_of_largest(scores, int(sparsity * scores.numel()))
+
+    def _by_row(self, scores: Tensor, weight: Tensor, name: str, context: Context) -> Tensor:
         if self.frequency and is_output(name, context):
-            scores = weighted_rows(scores, row_frequencies(weight, context), self.frequency)
+            return weighted_rows(scores, row_frequencies(weight, context), self.frequency)
         return scores
 
     def updated(self, leaf: LinearOp, mask: Tensor, name: str, context: Context) -> Tensor:
