@@ -70,12 +70,14 @@ def fitted(steps: list[dict[str, Any]], model: LanguageModel) -> list[dict[str, 
     return [{**step, "rank": half} if step.get("rank") == "half" else step for step in steps]
 
 
-def training_steps(experiment: dict[str, Any], epochs: float) -> list[dict[str, Any]]:
+def training_steps(experiment: dict[str, Any], settings: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the steps that train a row: its own, or `recover`."""
+    if not settings["epochs"]:
+        return []
     if "training" in experiment:
-        return [{**step, "epochs": epochs} for step in experiment["training"]]
+        return [{**step, **settings} for step in experiment["training"]]
     if experiment.get("recover"):
-        return [{"method": "recover", "epochs": epochs, "train_codes": True}]
+        return [{"method": "recover", **settings, "train_codes": True}]
     return []
 
 
@@ -125,6 +127,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--full", action="store_true", help="the whole validation text")
     parser.add_argument("--recover", type=float, metavar="EPOCHS", help="train marked rows so long")
+    parser.add_argument("--dropout", type=float, default=0.2, help="in that training")
     parser.add_argument("--only", help="families, separated by commas")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
@@ -142,6 +145,7 @@ def main() -> None:
         recover=recovery(options.data, 0, Output(as_json=False), validation=measure),
         calibration=train.ids[:CALIBRATION_TOKENS],
     )
+    settings = {"epochs": options.recover, "dropout": options.dropout}
     result_file = options.out.with_suffix(".json")
     rows = load_rows(result_file)
     experiments = yaml.safe_load(EXPERIMENTS.read_text())
@@ -149,7 +153,7 @@ def main() -> None:
     for experiment in [dense, *experiments]:
         label, family = experiment["label"], experiment["family"]
         steps = fitted(experiment["steps"], source)
-        training = training_steps(experiment, options.recover) if options.recover else []
+        training = training_steps(experiment, settings)
         if not steps and not training and family != "dense":
             continue
         if is_measured(rows.get(label, {}), steps, training):
@@ -175,6 +179,7 @@ def write_results(options: argparse.Namespace, rows: dict[str, Any], order: list
         "model": options.model.name,
         "protocol": "whole validation text" if options.full else f"{options.steps} steps",
         "recover": options.recover,
+        "dropout": options.dropout,
         "calibration_tokens": CALIBRATION_TOKENS,
         "machine": describe_machine(),
         "rows": ordered,

@@ -32,8 +32,8 @@ the recipes), `benchmarks/methods_page.py` wrote this page from its result files
 * **ratio** is to the dense model, without any training after the step.
 * **textbook** is the ratio that a short plain script reaches with the textbook version of the
   method, on the same model, text and share of bytes or weights, where that was measured.
-* **recovered** is the perplexity after training on the first {share} of the training text (AdamW
-  at 0.0005, dropout 0.2, codes trained straight-through, masks and ranks fixed). The dense model
+* **recovered** is the perplexity after training on the first {share:.0%} of the training text
+  (AdamW at 0.0005, codes trained straight-through, masks and ranks fixed). The dense model
   had the same training, as the control that **ratio to control** refers to; where it did not gain
   from that, the control is the model it started from. One seed.
 * Calibration text is the first {calibration:,} tokens of the training text. Values of pruned
@@ -53,7 +53,7 @@ def protocol_of(result: dict[str, Any]) -> str:
     protocol = result["protocol"]
     if "steps" in protocol:
         protocol = f"first {protocol} of 20 parallel streams of the validation text"
-    return f"Perplexity: {protocol}."
+    return f"Perplexity: {protocol}. Dropout {result['dropout']} in the training of recovered rows."
 
 
 def section(name: str, title: str) -> list[str]:
