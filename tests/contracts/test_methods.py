@@ -63,7 +63,7 @@ CASES: dict[str, list[dict[str, Any]]] = {
     "second_order": [
         {"sparsity": 0.5},
         {"sparsity": 0.6, "scope": "row", "structure": "blocks", "block": [1, 2]},
-        {"sparsity": 0.7, "scope": "model", "update": False},
+        {"sparsity": 0.7, "scope": "row", "update": False},
     ],
     "prune_gradually": [{"sparsity": 0.5, "end": 1}],
     "sparse_variational": [{}, {"per": "row", "matrices": "embedding"}],
