@@ -39,6 +39,18 @@ class CodedOp(LinearOp):
         raise NotImplementedError
 
 
+class _StraightThrough(torch.autograd.Function):
+    """The rounded matrix, whose gradient is that of the weight."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, rounded: Tensor) -> Tensor:
+        return rounded
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None
+
+
 class Latent(LinearOp):
     """A float matrix that computes with its coded form; for training only, never in a file.
 
@@ -71,8 +83,8 @@ class Latent(LinearOp):
         """Return the matrix of the coded form; gradients reach `weight`."""
         if self.training:
             self._coded[0] = self.coded.reround(self.weight.detach())
-        # The difference is zero, so the value is the rounded one to the last bit.
-        return self.coded.dense().detach() + (self.weight - self.weight.detach())
+        result: Tensor = _StraightThrough.apply(self.weight, self.coded.dense().detach())
+        return result
 
     def rows(self, ids: Tensor) -> Tensor:
         """Return rows of the matrix, float32 [*ids.shape, in]."""

@@ -141,8 +141,8 @@ class Quantized(CodedOp):
         """
         low, high = code_range(self.bits)
         scales = self._half_scales().detach()
-        columns = self._of_rows(scales, None)  # [out or 1, in or 1]
-        codes = weight * torch.where(columns != 0, 1 / columns, torch.zeros_like(columns))
+        inverse = torch.where(scales != 0, 1 / scales, torch.zeros_like(scales))
+        codes = weight * self._of_rows(inverse, None)  # [out, in]
         zeros = None if self.zeros is None else self._of_rows(self.zeros.float(), None)
         if zeros is not None:
             codes += zeros
