@@ -1,0 +1,19 @@
+/* SHA-256 (FIPS 180-4). */
+#ifndef TLM_SHA256_H
+#define TLM_SHA256_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct tlm_sha256 {
+    uint32_t state[8];
+    uint64_t bytes;
+    uint8_t block[64]; /* the first bytes % 64 of it wait */
+} tlm_sha256;
+
+void tlm_sha256_start(tlm_sha256 *sha);
+void tlm_sha256_add(tlm_sha256 *sha, const void *bytes, size_t size);
+/* Write 64 lower-case hexadecimal digits, without a final NUL. */
+void tlm_sha256_finish(tlm_sha256 *sha, char digits[64]);
+
+#endif
