@@ -91,21 +91,12 @@ float tlm_portable_max(const float *x, uint32_t n);
 float tlm_portable_sum_exp(const float *x, uint32_t n, float shift);
 
 #if TLM_X86
-tlm_product tlm_avx512_quantized, tlm_avx512_dense, tlm_avx512_codebook, tlm_avx512_binary_codes,
-    tlm_avx512_product_codes, tlm_avx512_sparse, tlm_avx512_block_sparse;
+tlm_product tlm_avx512_quantized, tlm_avx512_dense;
 void tlm_avx512_round_input(const float *x, uint32_t n, int8_t *q, float *scale);
 void tlm_avx512_sigmoid(float *x, uint32_t n);
 void tlm_avx512_tanh(float *x, uint32_t n);
 float tlm_avx512_max(const float *x, uint32_t n);
 float tlm_avx512_sum_exp(const float *x, uint32_t n, float shift);
-
-tlm_product tlm_avx2_quantized, tlm_avx2_dense, tlm_avx2_codebook, tlm_avx2_binary_codes,
-    tlm_avx2_product_codes, tlm_avx2_sparse, tlm_avx2_block_sparse;
-void tlm_avx2_round_input(const float *x, uint32_t n, int8_t *q, float *scale);
-void tlm_avx2_sigmoid(float *x, uint32_t n);
-void tlm_avx2_tanh(float *x, uint32_t n);
-float tlm_avx2_max(const float *x, uint32_t n);
-float tlm_avx2_sum_exp(const float *x, uint32_t n, float shift);
 #endif
 
 /* exp(x) = 2^n * p(r), x = n ln 2 + r; ln 2 in two parts, the first exact in products with n. */

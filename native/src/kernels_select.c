@@ -14,6 +14,7 @@ static const tlm_kernels portable = {
 };
 
 #if TLM_X86
+/* What has no AVX-512 code yet runs as plain C. */
 static const tlm_kernels avx512 = {
     "avx512vnni",       tlm_avx512_round_input,  tlm_avx512_quantized,    tlm_avx512_dense,
     tlm_portable_codebook, tlm_portable_binary_codes, tlm_portable_product_codes, tlm_portable_sparse,
@@ -29,7 +30,8 @@ static uint64_t saved_state(void)
     return (uint64_t)high << 32 | low;
 }
 
-/* 0: neither, 1: AVX2 with FMA and F16C, 2: also AVX-512 F, DQ, BW, VL and VNNI. */
+/* 0: neither, 1: AVX2 with FMA and F16C, 2: also AVX-512 F, DQ, BW, VL and VNNI.
+   No kernels ask for level 1 yet. */
 static int x86_level(void)
 {
     enum { FMA = 1 << 12, OSXSAVE = 1 << 27, AVX = 1 << 28, F16C = 1 << 29 };
