@@ -11,9 +11,9 @@ typedef struct tlm_fault {
 } tlm_fault;
 
 #if defined(__GNUC__)
-#define TLM_PRINTF(format, rest) __attribute__((format(printf, format, rest)))
+#define TLM_PRINTF(text, rest) __attribute__((format(printf, text, rest)))
 #else
-#define TLM_PRINTF(format, rest)
+#define TLM_PRINTF(text, rest)
 #endif
 
 /* Write the message and return `status`. */
