@@ -17,6 +17,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from model_file import File, Manifest
 from tests.tiny import (
     CELL_VARIANTS,
     FORM_BUILDERS,
@@ -25,7 +26,6 @@ from tests.tiny import (
     make_output_variant,
 )
 
-from model_file import File, Manifest
 from terselm.models.language_model import LanguageModel
 
 OK, NOT_A_MODEL, DAMAGED, CHECKSUM, VERSION, MODEL = 0, 4, 5, 6, 7, 8
