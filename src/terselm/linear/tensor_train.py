@@ -129,12 +129,14 @@ class TensorTrain(LinearOp):
         return made.squeeze(-1)[: self.out_features, : self.in_features]
 
     def _is_faster_dense(self, vectors: int) -> bool:
-        made = multiplications = 1
+        made = building = 1
+        chain = 0  # not that of `cost`, for which cores of codes are packed
         for m, (rows, columns) in enumerate(zip(self.row_shape, self.column_shape, strict=True)):
             made *= rows * columns
-            multiplications += made * self.ranks[m] * self.ranks[m + 1]
+            building += made * self.ranks[m] * self.ranks[m + 1]
+            chain += self.core_uses(m) * math.prod(self._core(m).shape)
         dense = self.out_features * self.in_features
-        return multiplications + vectors * dense < vectors * self.cost().macs
+        return building + vectors * dense < vectors * chain
 
     def rows(self, ids: Tensor) -> Tensor:
         """Return rows of the matrix from slices of the cores, float32 [*ids.shape, in]."""
