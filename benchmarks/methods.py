@@ -25,6 +25,7 @@ import yaml
 from machine import describe_machine
 
 import terselm
+from terselm.cli.calibration import CALIBRATION_TOKENS
 from terselm.cli.loading import split_of
 from terselm.cli.output import Output
 from terselm.cli.recovery import recovery
@@ -43,7 +44,6 @@ from terselm.text.token_cache import TokenizedSplit
 
 EXPERIMENTS = Path(__file__).parent / "experiments" / "methods.yaml"
 STREAMS, WINDOW = 20, 100
-CALIBRATION_TOKENS = 100_000
 
 
 def short_perplexity(model: LanguageModel, split: TokenizedSplit, steps: int) -> float:

@@ -1,9 +1,10 @@
 """What each preset makes of one trained model: bytes and perplexity of the file that it writes.
 
-    python benchmarks/presets.py MODEL --data ptb --out benchmarks/results/lstm-650-presets.json
+    python benchmarks/presets.py MODEL --data ptb --files FOLDER --out RESULTS.json
 
-A preset is measured once and kept; run again to go on. Perplexity is that of the whole validation
-text in one stream. With --test the test text is read too: once, when all is decided.
+The models are written to FOLDER. A preset is measured once and kept; run again to go on.
+Perplexity is that of the whole validation text in one stream. With --test the test text is read
+too: once, when all is decided.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from machine import describe_machine
-from methods import CALIBRATION_TOKENS
 
 import terselm
+from terselm.cli.calibration import CALIBRATION_TOKENS
 from terselm.cli.loading import split_of
 from terselm.cli.output import Output
 from terselm.cli.recovery import recovery

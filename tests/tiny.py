@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 
 from terselm.cells.base import CELLS
+from terselm.compress.base import RecoverySettings
 from terselm.compress.tensor_train import balanced_factors
 from terselm.linear.base import LinearOp
 from terselm.linear.binary_codes import BinaryCodes
@@ -288,3 +289,17 @@ def logits_of(model: LanguageModel, seed: int = 1) -> torch.Tensor:
     with torch.no_grad():
         logits, _ = model(tokens, model.initial_state(2))
     return logits
+
+
+QUICK_RECOVERY = RecoverySettings(
+    epochs=2,
+    time_limit=None,
+    optimizer="adamw",
+    learning_rate=0.005,
+    dropout=0.0,
+    batch=4,
+    window=8,
+    distillation=0.0,
+    temperature=1.0,
+)
+"""A short training on the tiny corpus."""

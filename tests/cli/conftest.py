@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 
 from terselm.cli.main import main
+from terselm.cli.output import Output
+from terselm.cli.recovery import recovery
+from terselm.compress.base import Recovery
 from terselm.models.checkpoint import save
 from tests.tiny import make_model
 
@@ -57,3 +60,9 @@ def model_file(tmp_path) -> Path:
     path = tmp_path / "model.safetensors"
     save(make_model("lstm"), path)
     return path
+
+
+@pytest.fixture
+def recover(corpus) -> Recovery:
+    """The training that the command line hands to methods."""
+    return recovery(str(corpus), 0, Output(as_json=False))

@@ -8,34 +8,20 @@ import pytest
 import torch
 
 from terselm.cli.loading import split_of
-from terselm.cli.output import Output
-from terselm.cli.recovery import recovery
 from terselm.compress.apply import Compressed, compress
-from terselm.compress.base import Context, RecoverySettings
+from terselm.compress.base import Context
 from terselm.compress.recipe import load_recipe, presets
 from terselm.evaluate.perplexity import perplexity
 from terselm.models.checkpoint import lay_out, load, save
 from terselm.models.language_model import LanguageModel
-from tests.tiny import logits_of, make_model
+from tests.tiny import QUICK_RECOVERY, logits_of, make_model
 
 ORDER = ("lossless-ish", "balanced", "small", "tiny")
 """Largest first."""
-SETTINGS = RecoverySettings(
-    epochs=2,
-    time_limit=None,
-    optimizer="adamw",
-    learning_rate=0.005,
-    dropout=0.0,
-    batch=4,
-    window=8,
-    distillation=0.0,
-    temperature=1.0,
-)
 
 
 @pytest.fixture
-def context(corpus) -> Context:
-    recover = recovery(str(corpus), 0, Output(as_json=False))
+def context(corpus, recover) -> Context:
     text = split_of(str(corpus), "train", make_model("lstm").vocabulary)
     return Context(recover=recover, calibration=text.ids)
 
@@ -43,7 +29,7 @@ def context(corpus) -> Context:
 @pytest.fixture
 def trained(context) -> LanguageModel:
     """A model wide enough that its matrices, not the head of the file, are its bytes."""
-    return context.recover(make_model("lstm", hidden=64), SETTINGS, None)
+    return context.recover(make_model("lstm", hidden=64), QUICK_RECOVERY, None)
 
 
 def test_presets_are_these():

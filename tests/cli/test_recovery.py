@@ -13,35 +13,17 @@ import pytest
 import torch
 
 from terselm.cli.loading import split_of
-from terselm.cli.output import Output
-from terselm.cli.recovery import recovery
 from terselm.compress.apply import compress
-from terselm.compress.base import Context, Recovery, RecoverySettings
+from terselm.compress.base import Context
 from terselm.compress.methods.sparse_variational import SparseVariational
 from terselm.compress.recipe import Recipe
 from terselm.errors import UsageError
 from terselm.models.language_model import LanguageModel
-from tests.tiny import logits_of, make_model
+from tests.tiny import QUICK_RECOVERY, logits_of, make_model
 
-SETTINGS = RecoverySettings(
-    epochs=2,
-    time_limit=None,
-    optimizer="adamw",
-    learning_rate=0.005,
-    dropout=0.0,
-    batch=4,
-    window=8,
-    distillation=0.0,
-    temperature=1.0,
-)
 TRAINING = {"batch": 4, "window": 8, "dropout": 0.0, "learning_rate": 0.005}
 STEPS = 83
 """Of an epoch of the tiny corpus."""
-
-
-@pytest.fixture
-def recover(corpus) -> Recovery:
-    return recovery(str(corpus), 0, Output(as_json=False))
 
 
 @pytest.fixture
@@ -59,7 +41,7 @@ def run(recover) -> Callable[..., LanguageModel]:
 @pytest.fixture
 def trained(recover) -> LanguageModel:
     """A model that has learned the corpus, so that pruning costs something."""
-    return recover(make_model("lstm"), replace(SETTINGS, epochs=4), None)
+    return recover(make_model("lstm"), replace(QUICK_RECOVERY, epochs=4), None)
 
 
 def hidden_difference(teacher: LanguageModel, student: LanguageModel, corpus: Path) -> float:
@@ -98,7 +80,7 @@ def test_hidden_states_need_the_same_width(run):
 
 
 def test_recovery_keeps_the_best_or_the_last(recover, trained, capsys):
-    bad = replace(SETTINGS, learning_rate=3.0)
+    bad = replace(QUICK_RECOVERY, learning_rate=3.0)
     kept = recover(trained.clone(), bad, None)
     assert torch.equal(logits_of(kept), logits_of(trained))
     assert "made validation perplexity worse" in capsys.readouterr().err
@@ -146,7 +128,7 @@ VARIATIONAL = {
 @pytest.fixture
 def known(recover) -> LanguageModel:
     """A model that knows the corpus by heart."""
-    return recover(make_model("lstm"), replace(SETTINGS, epochs=3, learning_rate=0.02), None)
+    return recover(make_model("lstm"), replace(QUICK_RECOVERY, epochs=3, learning_rate=0.02), None)
 
 
 def left(model: LanguageModel) -> float:
@@ -194,3 +176,13 @@ def test_part_of_an_epoch_is_that_part_of_the_steps(recover, trained):
         compress(trained, Recipe.from_list([item]), Context(recover=recover))
     with pytest.raises(UsageError, match=r"1.5 passes are not possible; give 1"):
         Recipe.from_list([{"method": "recover", "epochs": 1.5}])
+
+
+def test_codes_that_gain_nothing_stay_as_they_were(run, trained, capsys):
+    coded = run(trained, {"method": "quantize", "bits": 4})
+    step = {"method": "recover", **TRAINING, "learning_rate": 3.0, "train_codes": True}
+    kept = run(trained, {"method": "quantize", "bits": 4}, step)
+    assert "made validation perplexity worse" in capsys.readouterr().err
+    for name, op in coded.weights().items():
+        stored = kept.weights()[name].tensors()
+        assert all(torch.equal(stored[key], tensor) for key, tensor in op.tensors().items())

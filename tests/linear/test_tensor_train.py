@@ -54,6 +54,21 @@ def test_neither_products_nor_rows_build_the_matrix(monkeypatch):
     op.rows(torch.arange(5))
 
 
+def test_many_vectors_in_training_go_by_way_of_the_matrix(monkeypatch):
+    op = build()
+    x = torch.randn(500, SHAPE[1])
+    built = []
+    dense = TensorTrain.dense
+    monkeypatch.setattr(TensorTrain, "dense", lambda self: built.append(1) or dense(self))
+    with torch.no_grad():
+        chained = op(x)
+    assert not built
+    product = op(x)
+    assert built
+    torch.testing.assert_close(product, chained, rtol=1e-5, atol=1e-6)
+    assert not op(x[:1]).isnan().any() and len(built) == 1  # one vector is not worth it
+
+
 @pytest.mark.parametrize(
     ("rows", "columns", "ranks"),
     [(ROWS, COLUMNS, RANKS), ((20, 40), (10, 20), (8,)), ((5, 5, 8), (4, 5, 5), (3, 3))],

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from terselm.cli.loading import split_of
 from terselm.cli.output import Output
@@ -42,7 +38,7 @@ def recovery(
         validate = validation
         if validate is None:
             valid = split_of(data, "valid", model.vocabulary)
-            validate = partial(_valid_perplexity, ids=valid.ids)
+            validate = partial(perplexity, ids=valid.ids)
         # Below one epoch the schedule runs over the part of the text that is read.
         tokens = len(train.ids) if settings.epochs >= 1 else int(settings.epochs * len(train.ids))
 
@@ -85,7 +81,3 @@ def recovery(
         return result.model
 
     return recover
-
-
-def _valid_perplexity(model: LanguageModel, ids: npt.NDArray[np.integer[Any]]) -> float:
-    return perplexity(model, ids)

@@ -100,8 +100,8 @@ def compress(
     # The recipe is part of the file, and so of the bytes that every step is measured by.
     current.provenance = {**model.provenance, "recipe": recipe.as_list()}
     records: list[StepRecord] = []
+    dense = _dense_leaves(current)
     for number, step in enumerate(recipe.steps, start=1):
-        dense = _dense_leaves(current)
         words = current.vocabulary
         try:
             current, names = _apply_step(step, current, context)
@@ -112,8 +112,8 @@ def compress(
             context = replace(context, calibration=ids)
         record = StepRecord(number, step.describe(), tuple(names), lay_out(current).size)
         records.append(record)
-        now = _dense_leaves(current)
-        replaced = {name: op.dense() for name, op in dense.items() if now.get(name) is not op}
+        before, dense = dense, _dense_leaves(current)
+        replaced = {name: op.dense() for name, op in before.items() if dense.get(name) is not op}
         context = replace(context, rounded={**context.rounded, **replaced})
         if on_step is not None:
             on_step(record, current)
@@ -136,12 +136,7 @@ def check_finite(model: LanguageModel) -> None:
 
 
 def _dense_leaves(model: LanguageModel) -> dict[str, LinearOp]:
-    return {
-        name: leaf
-        for whole, op in model.weights().items()
-        for name, leaf in op.leaves(whole).items()
-        if leaf.kind == "dense"
-    }
+    return {name: leaf for name, leaf in model.leaves().items() if leaf.kind == "dense"}
 
 
 def _apply_step(

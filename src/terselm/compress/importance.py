@@ -100,9 +100,8 @@ def compensate(weight: Tensor, mask: Tensor, second_moment: Tensor) -> Tensor:
         float32 [out, in], zero where the mask is false.
     """
     result = torch.zeros_like(weight, dtype=torch.float32)
-    for rows, places, real, factor, goal in _systems(weight, mask, second_moment):
-        solved = torch.cholesky_solve(goal.unsqueeze(2), factor).squeeze(2)
-        result[rows] = result[rows].scatter(1, places, (solved * real).float())
+    for rows, places, solved, _ in _solutions(weight, mask, second_moment):
+        result[rows] = result[rows].scatter(1, places, solved.float())
     return result
 
 
@@ -123,18 +122,17 @@ def next_costs(weight: Tensor, mask: Tensor, second_moment: Tensor) -> Tensor:
         float32 [out, in], zero where the mask is false.
     """
     result = torch.zeros_like(weight, dtype=torch.float32)
-    for rows, places, real, factor, goal in _systems(weight, mask, second_moment):
-        solved = torch.cholesky_solve(goal.unsqueeze(2), factor).squeeze(2)
+    for rows, places, solved, factor in _solutions(weight, mask, second_moment):
         inverse = torch.cholesky_inverse(factor).diagonal(dim1=1, dim2=2)
-        costs = solved.square() / inverse * real
+        costs = solved.square() / inverse
         result[rows] = result[rows].scatter(1, places, costs.float())
     return result
 
 
-def _systems(
+def _solutions(
     weight: Tensor, mask: Tensor, second_moment: Tensor
-) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]:
-    """Yield the least-squares systems of rows with about as many places.
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Solve the least-squares systems of rows with about as many places together.
 
     Yields
     ------
@@ -142,12 +140,10 @@ def _systems(
         int64 [n].
     places : Tensor
         int64 [n, width], the columns of the mask in each row, then fillers.
-    real : Tensor
-        bool [n, width], false for fillers.
+    solved : Tensor
+        [n, width], the weights at these places; zero for fillers.
     factor : Tensor
         [n, width, width], Cholesky factor of S_KK; the identity for fillers.
-    goal : Tensor
-        [n, width], the right side; zero for fillers.
     """
     columns = weight.shape[1]
     target = weight.to(second_moment.dtype) @ second_moment  # [out, in]
@@ -160,6 +156,7 @@ def _systems(
         start += len(rows)
         if width == 0:
             return
+        # The kept columns first, then others as fillers.
         places = mask[rows].to(torch.uint8).argsort(dim=1, descending=True, stable=True)
         places = places[:, :width]
         real = torch.arange(width, device=weight.device) < counts[rows].unsqueeze(1)
@@ -170,4 +167,6 @@ def _systems(
         systems = torch.where(both, systems, torch.zeros_like(systems))
         systems.diagonal(dim1=1, dim2=2)[~real] = 1.0
         goal = target[rows].gather(1, places) * real
-        yield rows, places, real, torch.linalg.cholesky(systems), goal
+        factor = torch.linalg.cholesky(systems)
+        solved = torch.cholesky_solve(goal.unsqueeze(2), factor).squeeze(2) * real
+        yield rows, places, solved, factor

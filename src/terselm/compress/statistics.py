@@ -113,11 +113,7 @@ class _Recorder:
         self._products: dict[str, Tensor] = {}
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
-        self._names: dict[nn.Module, str] = {
-            leaf: leaf_name
-            for name, op in model.weights().items()
-            for leaf_name, leaf in op.leaves(name).items()
-        }
+        self._names: dict[nn.Module, str] = {leaf: name for name, leaf in model.leaves().items()}
 
     @contextmanager
     def watching(self) -> Iterator[None]:

@@ -73,6 +73,7 @@ class Latent(LinearOp):
         self.weight = nn.Parameter(_start(coded, weight))
         # Not a submodule: its scales and codebooks follow `weight` and are not trained.
         self._coded: list[CodedOp] = [coded]
+        self._trained = False
 
     @property
     def coded(self) -> CodedOp:
@@ -82,6 +83,7 @@ class Latent(LinearOp):
     def dense(self) -> Tensor:
         """Return the matrix of the coded form; gradients reach `weight`."""
         if self.training:
+            self._trained = True
             self._coded[0] = self.coded.reround(self.weight.detach())
         result: Tensor = _StraightThrough.apply(self.weight, self.coded.dense().detach())
         return result
@@ -116,10 +118,12 @@ class Latent(LinearOp):
         if not isinstance(coded, CodedOp) or coded.spec() != self.coded.spec():
             raise ValueError(f"its codes are {state['spec']}, here {self.coded.spec()}")
         self._coded[0] = coded.to(self.weight.device)
+        self._trained = True
 
     def settle(self) -> None:
-        """Round one last time."""
-        self._coded[0] = self.coded.reround(self.weight.detach())
+        """Round one last time; codes that were not trained stay as they were given."""
+        if self._trained:
+            self._coded[0] = self.coded.reround(self.weight.detach())
 
 
 def with_latents(

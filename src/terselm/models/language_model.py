@@ -148,6 +148,14 @@ class LanguageModel(nn.Module):
         found["output.bias"] = self.output.bias
         return found
 
+    def leaves(self) -> dict[str, LinearOp]:
+        """Return every matrix that is not made of others by name, a tied one once."""
+        return {
+            name: leaf
+            for whole, op in self.weights().items()
+            for name, leaf in op.leaves(whole).items()
+        }
+
     def ties(self) -> dict[str, str]:
         """Return which weight is another one under a second name."""
         outputs = self.output.weights().items()

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from terselm.cells.base import State
 from terselm.errors import TerselmError
-from terselm.linear.base import LinearOp
 from terselm.models.language_model import LanguageModel
 from terselm.train.averaging import make_average
 from terselm.train.checkpoint import RunFolder, save_checkpoint
@@ -287,7 +286,7 @@ class Run:
             "finished": finished,
             "position": asdict(self._position),
             "parameters": {name: value.detach() for name, value in self._named()},
-            "forms": {name: op.training_state() for name, op in leaves_of(self.model).items()},
+            "forms": {name: op.training_state() for name, op in self.model.leaves().items()},
             "optimizer": self.optimizer.state(),
             "average": self.average.state(),
             # Not asdict, which would copy the weights.
@@ -317,7 +316,7 @@ class Run:
             with torch.no_grad():
                 for name, parameter in self._named():
                     parameter.copy_(stored["parameters"][name])
-            for name, op in leaves_of(self.model).items():
+            for name, op in self.model.leaves().items():
                 op.load_training_state(stored["forms"][name])
             self.optimizer.load_state(stored["optimizer"])
             self.average.load_state(stored["average"])
@@ -344,15 +343,6 @@ def trainable_parameters(model: LanguageModel) -> dict[str, nn.Parameter]:
         name: parameter
         for name, parameter in model.named_parameters()
         if parameter.requires_grad and parameter.is_floating_point()
-    }
-
-
-def leaves_of(model: LanguageModel) -> dict[str, LinearOp]:
-    """Return every matrix that is not made of others by name, a tied one once."""
-    return {
-        name: leaf
-        for whole, op in model.weights().items()
-        for name, leaf in op.leaves(whole).items()
     }
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Annotated, ClassVar, Literal
 
-import torch
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
@@ -136,13 +135,9 @@ class Recover(ModelMethod):
         teacher = context.source if self.distill or self.distill_hidden else None
         if not self.train_codes:
             return context.recover(model, settings, teacher)
-        before = model.clone()
         _replace_all(model, partial(with_latents, weights=context.rounded))
         model.eval()
-        started = {name: value.detach().clone() for name, value in model.named_parameters()}
         model = context.recover(model, settings, teacher)
-        if all(torch.equal(value, started[name]) for name, value in model.named_parameters()):
-            return before  # nothing was gained: the codes of before, not these rounded once more
         model.settle()
         _replace_all(model, without_latents)
         return model
