@@ -2,6 +2,7 @@
 #ifndef TLM_KERNELS_H
 #define TLM_KERNELS_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "matrix.h"
@@ -21,6 +22,11 @@ typedef struct tlm_input {
 typedef void tlm_product(const tlm_matrix *w, const tlm_input *in, float *y, uint32_t row_begin,
                          uint32_t row_end);
 
+/* The same for `count` inputs: exactly what `count` single products give, the one of input i at
+   y + i * stride. */
+typedef void tlm_many(const tlm_matrix *w, const tlm_input *in, uint32_t count, float *y,
+                      size_t stride, uint32_t row_begin, uint32_t row_end);
+
 typedef struct tlm_kernels {
     const char *name;
     /* q = round-half-to-even(x / scale) with scale = max |x| / 127; zeros up to a multiple of 64. */
@@ -32,6 +38,8 @@ typedef struct tlm_kernels {
     tlm_product *product_codes;
     tlm_product *sparse;       /* TLM_SPARSE and TLM_SPARSE_QUANTIZED */
     tlm_product *block_sparse; /* TLM_BLOCK_SPARSE and TLM_BLOCK_SPARSE_QUANTIZED */
+    tlm_many *quantized_many;
+    tlm_many *dense_many;
     void (*sigmoid)(float *x, uint32_t n); /* in place */
     void (*tanh)(float *x, uint32_t n);
     float (*max)(const float *x, uint32_t n);                     /* -INFINITY where n is 0 */
@@ -41,7 +49,7 @@ typedef struct tlm_kernels {
 /* The fastest that this machine can run. */
 const tlm_kernels *tlm_kernels_best(void);
 
-/* "portable", "avx512vnni"; NULL if unknown or the machine cannot. */
+/* "portable", "avx2", "avx512vnni"; NULL if unknown or the machine cannot. */
 const tlm_kernels *tlm_kernels_named(const char *name);
 
 #endif

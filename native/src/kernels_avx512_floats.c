@@ -38,36 +38,62 @@ INLINE __m512 numbers(const tlm_matrix *w, bool half, size_t at, __mmask16 valid
     return _mm512_maskz_loadu_ps(valid, (const float *)w->u.dense.values + at);
 }
 
-/* n rows at once, so that each part of x is loaded once for them. */
-INLINE void dot_rows(const tlm_matrix *w, const float *x, float *y, uint32_t row, int n, bool half)
+/* n rows times m inputs; each sum is added up in the same order whatever n and m are. */
+INLINE void dots(const tlm_matrix *w, const tlm_input *in, float *y, size_t stride, uint32_t row,
+                 int n, int m, bool half)
 {
-    __m512 s[4];
-    UNROLL for (int i = 0; i < n; i++) s[i] = _mm512_setzero_ps();
+    __m512 s[4][5], x[5];
+    UNROLL for (int i = 0; i < n; i++)
+        UNROLL for (int c = 0; c < m; c++) s[i][c] = _mm512_setzero_ps();
     for (uint32_t k = 0; k < w->in; k += 16) {
         const __mmask16 valid = lanes(tlm_least(16, w->in - k));
-        const __m512 part = _mm512_maskz_loadu_ps(valid, x + k);
-        UNROLL for (int i = 0; i < n; i++)
-            s[i] = _mm512_fmadd_ps(
-                numbers(w, half, (size_t)(row + (uint32_t)i) * w->in + k, valid), part, s[i]);
+        UNROLL for (int c = 0; c < m; c++) x[c] = _mm512_maskz_loadu_ps(valid, in[c].x + k);
+        UNROLL for (int i = 0; i < n; i++) {
+            const __m512 v = numbers(w, half, (size_t)(row + (uint32_t)i) * w->in + k, valid);
+            UNROLL for (int c = 0; c < m; c++) s[i][c] = _mm512_fmadd_ps(v, x[c], s[i][c]);
+        }
     }
-    UNROLL for (int i = 0; i < n; i++) y[row + (uint32_t)i] = _mm512_reduce_add_ps(s[i]);
+    UNROLL for (int i = 0; i < n; i++)
+        UNROLL for (int c = 0; c < m; c++)
+            y[(size_t)c * stride + row + (uint32_t)i] = _mm512_reduce_add_ps(s[i][c]);
+}
+
+INLINE void rows_dots(const tlm_matrix *w, const tlm_input *in, float *y, size_t stride,
+                      uint32_t row, uint32_t end, int m)
+{
+    if (w->u.dense.half) {
+        for (; row + 4 <= end; row += 4)
+            dots(w, in, y, stride, row, 4, m, true);
+        for (; row < end; row++)
+            dots(w, in, y, stride, row, 1, m, true);
+    } else {
+        for (; row + 4 <= end; row += 4)
+            dots(w, in, y, stride, row, 4, m, false);
+        for (; row < end; row++)
+            dots(w, in, y, stride, row, 1, m, false);
+    }
 }
 
 TARGET void tlm_avx512_dense(const tlm_matrix *w, const tlm_input *in, float *y,
                              uint32_t row_begin, uint32_t row_end)
 {
+    rows_dots(w, in, y, 0, row_begin, tlm_least(row_end, w->out), 1);
+}
+
+/* A block of rows stays in the caches while the inputs go through it. */
+TARGET void tlm_avx512_dense_many(const tlm_matrix *w, const tlm_input *in, uint32_t count,
+                                  float *y, size_t stride, uint32_t row_begin, uint32_t row_end)
+{
     const uint32_t end = tlm_least(row_end, w->out);
-    uint32_t row = row_begin;
-    if (w->u.dense.half) {
-        for (; row + 4 <= end; row += 4)
-            dot_rows(w, in->x, y, row, 4, true);
-        for (; row < end; row++)
-            dot_rows(w, in->x, y, row, 1, true);
-    } else {
-        for (; row + 4 <= end; row += 4)
-            dot_rows(w, in->x, y, row, 4, false);
-        for (; row < end; row++)
-            dot_rows(w, in->x, y, row, 1, false);
+    for (uint32_t row = row_begin; row < end; row += TLM_BLOCK_ROWS) {
+        const uint32_t stop = row + tlm_least(TLM_BLOCK_ROWS, end - row);
+        uint32_t i = 0;
+        for (; i + 5 <= count; i += 5)
+            rows_dots(w, in + i, y + i * stride, stride, row, stop, 5);
+        for (; i + 2 <= count; i += 2)
+            rows_dots(w, in + i, y + i * stride, stride, row, stop, 2);
+        for (; i < count; i++)
+            rows_dots(w, in + i, y + i * stride, stride, row, stop, 1);
     }
 }
 

@@ -14,8 +14,11 @@
 #define TLM_X86 0
 #endif
 
-/* Group sums of the input that are kept on the stack; beyond these they are made anew. */
-enum { TLM_SUMS = 1024 };
+/* Group sums of inputs that are kept on the stack; beyond these they are made anew. */
+enum { TLM_SUMS = 2048 };
+
+/* The most columns that go into one 32-bit sum: (127 + 128) * 127 * 65536 < 2^31. */
+#define TLM_SPAN 65536u
 
 static inline uint32_t tlm_ceil_div(uint32_t value, uint32_t by)
 {
@@ -81,9 +84,9 @@ static inline float tlm_from_half(uint16_t half)
 /* Stored blocks in the rows of blocks before `row`, and where the bits of that row begin. */
 size_t tlm_stored_before(const tlm_matrix *w, uint32_t row, size_t *bit);
 
-tlm_product tlm_portable_quantized, tlm_portable_dense, tlm_portable_codebook,
-    tlm_portable_binary_codes, tlm_portable_product_codes, tlm_portable_sparse,
-    tlm_portable_block_sparse;
+tlm_product tlm_portable_quantized, tlm_portable_dense, tlm_portable_codebook, tlm_portable_binary_codes,
+    tlm_portable_product_codes, tlm_portable_sparse, tlm_portable_block_sparse;
+tlm_many tlm_portable_quantized_many, tlm_portable_dense_many;
 void tlm_portable_round_input(const float *x, uint32_t n, int8_t *q, float *scale);
 void tlm_portable_sigmoid(float *x, uint32_t n);
 void tlm_portable_tanh(float *x, uint32_t n);
@@ -91,7 +94,18 @@ float tlm_portable_max(const float *x, uint32_t n);
 float tlm_portable_sum_exp(const float *x, uint32_t n, float shift);
 
 #if TLM_X86
-tlm_product tlm_avx512_quantized, tlm_avx512_dense;
+tlm_product tlm_avx2_quantized, tlm_avx2_dense, tlm_avx2_codebook, tlm_avx2_binary_codes,
+    tlm_avx2_product_codes, tlm_avx2_sparse, tlm_avx2_block_sparse;
+tlm_many tlm_avx2_quantized_many, tlm_avx2_dense_many;
+void tlm_avx2_round_input(const float *x, uint32_t n, int8_t *q, float *scale);
+void tlm_avx2_sigmoid(float *x, uint32_t n);
+void tlm_avx2_tanh(float *x, uint32_t n);
+float tlm_avx2_max(const float *x, uint32_t n);
+float tlm_avx2_sum_exp(const float *x, uint32_t n, float shift);
+
+tlm_product tlm_avx512_quantized, tlm_avx512_dense, tlm_avx512_codebook, tlm_avx512_binary_codes,
+    tlm_avx512_product_codes, tlm_avx512_sparse, tlm_avx512_block_sparse;
+tlm_many tlm_avx512_quantized_many, tlm_avx512_dense_many;
 void tlm_avx512_round_input(const float *x, uint32_t n, int8_t *q, float *scale);
 void tlm_avx512_sigmoid(float *x, uint32_t n);
 void tlm_avx512_tanh(float *x, uint32_t n);

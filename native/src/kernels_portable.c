@@ -95,18 +95,21 @@ void tlm_portable_quantized(const tlm_matrix *w, const tlm_input *in, float *y, 
         const uint32_t rows = tlm_rows_of_block(w, row);
         float totals[TLM_BLOCK_ROWS] = {0};
         for (uint32_t g = 0; g < m->groups; g++) {
-            const uint32_t begin = g * group, end = begin + tlm_least(group, w->in - begin);
+            const uint32_t stop = g * group + tlm_least(group, w->in - g * group);
             const size_t at = (size_t)row * m->groups + (size_t)g * rows;
-            const uint32_t sum_q = (uint32_t)tlm_sum_input(in->q + begin, end - begin);
-            uint32_t sums[TLM_BLOCK_ROWS] = {0};
-            add_span(sums, m->codes + row * row_bytes, rows, m->bits, begin, end, in->q);
-            for (uint32_t r = 0; r < rows; r++) {
-                const size_t place = m->group ? at + r : 0;
-                const uint32_t zero = m->zeros ? (uint32_t)(int32_t)m->zeros[place] : 0;
-                uint32_t sum = sums[r] - (offset + zero) * sum_q;
-                if (m->mid_rise)
-                    sum = 2 * sum + sum_q;
-                totals[r] += (float)(int32_t)sum * tlm_from_half(m->scales[place]);
+            for (uint32_t begin = g * group; begin < stop; begin += tlm_least(TLM_SPAN, stop - begin)) {
+                const uint32_t end = begin + tlm_least(TLM_SPAN, stop - begin);
+                const uint32_t sum_q = (uint32_t)tlm_sum_input(in->q + begin, end - begin);
+                uint32_t sums[TLM_BLOCK_ROWS] = {0};
+                add_span(sums, m->codes + row * row_bytes, rows, m->bits, begin, end, in->q);
+                for (uint32_t r = 0; r < rows; r++) {
+                    const size_t place = m->group ? at + r : 0;
+                    const uint32_t zero = m->zeros ? (uint32_t)(int32_t)m->zeros[place] : 0;
+                    uint32_t sum = sums[r] - (offset + zero) * sum_q;
+                    if (m->mid_rise)
+                        sum = 2 * sum + sum_q;
+                    totals[r] += (float)(int32_t)sum * tlm_from_half(m->scales[place]);
+                }
             }
         }
         for (uint32_t r = 0; r < rows; r++)
@@ -135,6 +138,20 @@ void tlm_portable_dense(const tlm_matrix *w, const tlm_input *in, float *y, uint
         y[row] = ((sums[0] + sums[4]) + (sums[2] + sums[6])) +
                  ((sums[1] + sums[5]) + (sums[3] + sums[7]));
     }
+}
+
+void tlm_portable_quantized_many(const tlm_matrix *w, const tlm_input *in, uint32_t count,
+                                 float *y, size_t stride, uint32_t row_begin, uint32_t row_end)
+{
+    for (uint32_t i = 0; i < count; i++)
+        tlm_portable_quantized(w, in + i, y + i * stride, row_begin, row_end);
+}
+
+void tlm_portable_dense_many(const tlm_matrix *w, const tlm_input *in, uint32_t count, float *y,
+                             size_t stride, uint32_t row_begin, uint32_t row_end)
+{
+    for (uint32_t i = 0; i < count; i++)
+        tlm_portable_dense(w, in + i, y + i * stride, row_begin, row_end);
 }
 
 static inline float exp_of(float x)

@@ -57,7 +57,7 @@ void tlm_portable_binary_codes(const tlm_matrix *w, const tlm_input *in, float *
         for (uint32_t g = 0; g < m->groups; g++) {
             const uint32_t begin = g * m->group;
             const uint32_t end = begin + tlm_least(m->group, w->in - begin);
-            int32_t sums[4][TLM_BLOCK_ROWS] = {{0}};
+            int64_t sums[4][TLM_BLOCK_ROWS] = {{0}};
             for (uint32_t quad = begin / 4; quad < tlm_ceil_div(end, 4); quad++) {
                 const int8_t *q = in->q + 4 * quad;
                 int16_t table[16]; /* the sums with each choice of signs */
@@ -145,10 +145,10 @@ static inline int32_t code_at(const tlm_stored_values *m, size_t at)
     return (int32_t)((unsigned)m->codes[at / 2] >> at % 2 * 4 & 15u) - 8;
 }
 
-/* The sums of a row block while its places come in order. */
+/* The sums of a row block while its places come in order; any number of columns fits. */
 typedef struct sums {
     float floats[TLM_BLOCK_ROWS];
-    int32_t integers[TLM_BLOCK_ROWS];
+    int64_t integers[TLM_BLOCK_ROWS];
 } sums;
 
 static inline void add_place(sums *s, const tlm_stored_values *stored, size_t value, uint32_t row,

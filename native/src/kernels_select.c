@@ -5,22 +5,30 @@
 #include <cpuid.h>
 #endif
 
-static const tlm_kernels portable = {
-    "portable",           tlm_portable_round_input,  tlm_portable_quantized,
-    tlm_portable_dense,   tlm_portable_codebook,     tlm_portable_binary_codes,
-    tlm_portable_product_codes, tlm_portable_sparse, tlm_portable_block_sparse,
-    tlm_portable_sigmoid, tlm_portable_tanh,         tlm_portable_max,
-    tlm_portable_sum_exp,
-};
+#define KERNELS(prefix, codes, sparsity, shown)      \
+    {                                                \
+        .name = shown,                               \
+        .round_input = prefix##_round_input,         \
+        .quantized = prefix##_quantized,             \
+        .dense = prefix##_dense,                     \
+        .codebook = codes##_codebook,                \
+        .binary_codes = codes##_binary_codes,        \
+        .product_codes = codes##_product_codes,      \
+        .sparse = sparsity##_sparse,                   \
+        .block_sparse = sparsity##_block_sparse,       \
+        .quantized_many = prefix##_quantized_many,   \
+        .dense_many = prefix##_dense_many,           \
+        .sigmoid = prefix##_sigmoid,                 \
+        .tanh = prefix##_tanh,                       \
+        .max = prefix##_max,                         \
+        .sum_exp = prefix##_sum_exp,                 \
+    }
+
+static const tlm_kernels portable = KERNELS(tlm_portable, tlm_portable, tlm_portable, "portable");
 
 #if TLM_X86
-/* What has no AVX-512 code yet runs as plain C. */
-static const tlm_kernels avx512 = {
-    "avx512vnni",       tlm_avx512_round_input,  tlm_avx512_quantized,    tlm_avx512_dense,
-    tlm_portable_codebook, tlm_portable_binary_codes, tlm_portable_product_codes, tlm_portable_sparse,
-    tlm_portable_block_sparse, tlm_avx512_sigmoid, tlm_avx512_tanh,         tlm_avx512_max,
-    tlm_avx512_sum_exp,
-};
+static const tlm_kernels avx2 = KERNELS(tlm_avx2, tlm_portable, tlm_portable, "avx2");
+static const tlm_kernels avx512 = KERNELS(tlm_avx512, tlm_portable, tlm_portable, "avx512vnni");
 
 /* What the system saves when it switches threads. */
 static uint64_t saved_state(void)
@@ -30,12 +38,11 @@ static uint64_t saved_state(void)
     return (uint64_t)high << 32 | low;
 }
 
-/* 0: neither, 1: AVX2 with FMA and F16C, 2: also AVX-512 F, DQ, BW, VL and VNNI.
-   No kernels ask for level 1 yet. */
+/* 0: neither, 1: AVX2 with FMA, F16C, BMI and POPCNT, 2: also AVX-512 F, DQ, BW, VL and VNNI. */
 static int x86_level(void)
 {
-    enum { FMA = 1 << 12, OSXSAVE = 1 << 27, AVX = 1 << 28, F16C = 1 << 29 };
-    const uint32_t first = FMA | OSXSAVE | AVX | F16C;
+    enum { FMA = 1 << 12, POPCNT = 1 << 23, OSXSAVE = 1 << 27, AVX = 1 << 28, F16C = 1 << 29 };
+    const uint32_t first = FMA | POPCNT | OSXSAVE | AVX | F16C;
     const uint32_t bmi1 = 1u << 3, avx2_bit = 1u << 5, bmi2 = 1u << 8;
     const uint32_t f = 1u << 16, dq = 1u << 17, bw = 1u << 30, vl = 1u << 31;
     const uint32_t second = bmi1 | avx2_bit | bmi2, wide = f | dq | bw | vl, vnni = 1u << 11;
@@ -54,6 +61,8 @@ const tlm_kernels *tlm_kernels_named(const char *name)
     if (strcmp(name, portable.name) == 0)
         return &portable;
 #if TLM_X86
+    if (strcmp(name, avx2.name) == 0 && x86_level() >= 1)
+        return &avx2;
     if (strcmp(name, avx512.name) == 0 && x86_level() >= 2)
         return &avx512;
 #endif
@@ -63,8 +72,9 @@ const tlm_kernels *tlm_kernels_named(const char *name)
 const tlm_kernels *tlm_kernels_best(void)
 {
 #if TLM_X86
-    if (x86_level() >= 2)
-        return &avx512;
+    const int level = x86_level();
+    if (level >= 1)
+        return level >= 2 ? &avx512 : &avx2;
 #endif
     return &portable;
 }

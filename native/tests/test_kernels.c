@@ -68,6 +68,41 @@ static void check(const char *what, size_t member, const tlm_matrix *w, bool int
         expect(good, what, sets[i]->name, w->out, w->in, detail);
     }
 }
+
+/* Products of many inputs are exactly those of each. */
+static void check_many(const char *what, size_t member, size_t single, const tlm_matrix *w,
+                       unsigned detail)
+{
+    enum { MOST = 17 };
+    const uint32_t stride = up(w->out, 16) + 16 * draw(2), count = 1 + draw(MOST);
+    tlm_input inputs[MOST];
+    for (uint32_t i = 0; i < count; i++) {
+        float *some = fresh(w->in * sizeof *some);
+        int8_t *rounded = fresh(up(w->in, 64));
+        for (uint32_t k = 0; k < w->in; k++)
+            some[k] = draw_float();
+        inputs[i] = (tlm_input){some, rounded, 0, w->in};
+        sets[0]->round_input(some, w->in, rounded, &inputs[i].scale);
+    }
+    float *y = fresh((size_t)stride * count * sizeof *y);
+    float *one = fresh(up(w->out, 16) * sizeof *one);
+    for (int i = 0; i < set_count; i++) {
+        tlm_many *many;
+        tlm_product *product;
+        memcpy(&many, (const char *)sets[i] + member, sizeof many);
+        memcpy(&product, (const char *)sets[i] + single, sizeof product);
+        many(w, inputs, count, y, stride, 0, w->out);
+        bool good = true;
+        for (uint32_t c = 0; c < count; c++) {
+            product(w, inputs + c, one, 0, w->out);
+            good = good && memcmp(one, y + (size_t)c * stride, w->out * sizeof *y) == 0;
+        }
+        expect(good, what, sets[i]->name, w->out, w->in, detail);
+    }
+}
+#define CHECK_MANY(kernel, w, detail)                                                            \
+    check_many(#kernel "_many", offsetof(tlm_kernels, kernel##_many), offsetof(tlm_kernels, kernel), \
+               w, detail)
 #define CHECK(kernel, ...) check(#kernel, offsetof(tlm_kernels, kernel), __VA_ARGS__)
 
 static int codes[MOST_ROWS * MOST_COLUMNS];
@@ -107,6 +142,7 @@ static void test_quantized(uint32_t rows, uint32_t columns)
                     }
                 m->codes = pack_integers(codes, rows, columns, bits);
                 CHECK(quantized, &w, true, unit, bits * 100 + g * 10 + mode);
+                CHECK_MANY(quantized, &w, bits * 100 + g * 10 + mode);
                 free_all();
             }
 }
@@ -120,6 +156,7 @@ static void test_dense(uint32_t rows, uint32_t columns)
         w.u.dense.values = values.values;
         w.u.dense.half = half;
         CHECK(dense, &w, false, false, half);
+        CHECK_MANY(dense, &w, half);
         free_all();
     }
 }

@@ -1,5 +1,6 @@
 /* Random matrices in the packed layouts, written place by place from docs/architecture.md and not
    from the code under test, and their products in double. Included by test_kernels.c. */
+#define _POSIX_C_SOURCE 200112L /* posix_memalign */
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
