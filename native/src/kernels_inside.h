@@ -102,6 +102,9 @@ void tlm_avx2_sigmoid(float *x, uint32_t n);
 void tlm_avx2_tanh(float *x, uint32_t n);
 float tlm_avx2_max(const float *x, uint32_t n);
 float tlm_avx2_sum_exp(const float *x, uint32_t n, float shift);
+/* table[c] = centroid c times x; count is a multiple of 8. */
+void tlm_avx2_table(float *table, const uint16_t *centroids, uint32_t count, uint32_t size,
+                    const float *x, uint32_t columns);
 
 tlm_product tlm_avx512_quantized, tlm_avx512_dense, tlm_avx512_codebook, tlm_avx512_binary_codes,
     tlm_avx512_product_codes, tlm_avx512_sparse, tlm_avx512_block_sparse;

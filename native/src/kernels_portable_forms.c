@@ -236,7 +236,7 @@ void tlm_portable_block_sparse(const tlm_matrix *w, const tlm_input *in, float *
     for (uint32_t row = row_begin; row < last; row += high) {
         sums s = {{0}, {0}};
         for (uint32_t begin = 0; begin < w->in; begin += wide, bit++) {
-            if (!(m->bitmap[bit / 8] >> bit % 8 & 1u))
+            if (!((unsigned)m->bitmap[bit / 8] >> bit % 8 & 1u))
                 continue;
             const size_t first = stored++ * (size_t)high * wide;
             const uint32_t columns = tlm_least(wide, w->in - begin);
