@@ -27,8 +27,8 @@
 static const tlm_kernels portable = KERNELS(tlm_portable, tlm_portable, tlm_portable, "portable");
 
 #if TLM_X86
-static const tlm_kernels avx2 = KERNELS(tlm_avx2, tlm_avx2, tlm_portable, "avx2");
-static const tlm_kernels avx512 = KERNELS(tlm_avx512, tlm_avx2, tlm_portable, "avx512vnni");
+static const tlm_kernels avx2 = KERNELS(tlm_avx2, tlm_avx2, tlm_avx2, "avx2");
+static const tlm_kernels avx512 = KERNELS(tlm_avx512, tlm_avx2, tlm_avx2, "avx512vnni");
 
 /* What the system saves when it switches threads. */
 static uint64_t saved_state(void)
