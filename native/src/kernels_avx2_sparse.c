@@ -195,11 +195,23 @@ INLINE void block_of_floats(__m256 *s, const tlm_stored_values *m, int kind, siz
     }
 }
 
+/* Up to 56 bits of the bitmap from `bit` on; nothing is read beyond its `bytes`. */
+INLINE uint64_t bits_from(const uint8_t *map, size_t bytes, size_t bit, uint32_t count)
+{
+    uint64_t bits = 0;
+    if (bytes - bit / 8 >= 8)
+        memcpy(&bits, map + bit / 8, 8);
+    else
+        memcpy(&bits, map + bit / 8, bytes - bit / 8);
+    return _bzhi_u64(bits >> bit % 8, count);
+}
+
 INLINE void block_rows(const tlm_matrix *w, const tlm_input *in, float *y, uint32_t row_begin,
                        uint32_t last, int kind)
 {
     const tlm_block_sparse *m = &w->u.block_sparse;
     const uint32_t high = m->high, wide = m->wide;
+    const size_t bytes = ((size_t)m->grid_rows * m->grid_columns + 7) / 8;
     size_t bit, stored = tlm_stored_before(w, row_begin, &bit);
     for (uint32_t row = row_begin; row < last; row += high) {
         sums s;
@@ -209,15 +221,17 @@ INLINE void block_rows(const tlm_matrix *w, const tlm_input *in, float *y, uint3
             integers[r] = _mm256_setzero_si256();
         for (uint32_t r = 0; r < high / 2; r++)
             floats[r] = _mm256_setzero_ps();
-        for (uint32_t begin = 0; begin < w->in; begin += wide, bit++) {
-            if (!((unsigned)m->bitmap[bit / 8] >> bit % 8 & 1u))
-                continue;
-            const size_t first = stored++ * (size_t)high * wide;
-            if (kind >= BYTES)
-                block_of_codes(integers, m->stored.codes + first / (kind == BYTES ? 1 : 2), kind, high, wide,
-                               in->q + begin);
-            else
-                block_of_floats(floats, &m->stored, kind, first, high, wide, in->x + begin, w->in - begin);
+        for (uint32_t column = 0, count; column < m->grid_columns; column += count, bit += count) {
+            count = tlm_least(56, m->grid_columns - column);
+            for (uint64_t left = bits_from(m->bitmap, bytes, bit, count); left; left &= left - 1) {
+                const uint32_t begin = (column + (uint32_t)_tzcnt_u64(left)) * wide;
+                const size_t first = stored++ * (size_t)high * wide;
+                if (kind >= BYTES)
+                    block_of_codes(integers, m->stored.codes + first / (kind == BYTES ? 1 : 2), kind, high,
+                                   wide, in->q + begin);
+                else
+                    block_of_floats(floats, &m->stored, kind, first, high, wide, in->x + begin, w->in - begin);
+            }
         }
         memcpy(s.integers, integers, high * sizeof *s.integers);
         for (uint32_t r = 0; kind < BYTES && r < high; r++) {

@@ -5,17 +5,18 @@
 #include <cpuid.h>
 #endif
 
-#define KERNELS(prefix, codes, sparsity, shown)      \
+/* `blocks`: whose products of block sparse matrices. */
+#define KERNELS(prefix, blocks, shown)               \
     {                                                \
         .name = shown,                               \
         .round_input = prefix##_round_input,         \
         .quantized = prefix##_quantized,             \
         .dense = prefix##_dense,                     \
-        .codebook = codes##_codebook,                \
-        .binary_codes = codes##_binary_codes,        \
-        .product_codes = codes##_product_codes,      \
-        .sparse = sparsity##_sparse,                   \
-        .block_sparse = sparsity##_block_sparse,       \
+        .codebook = prefix##_codebook,               \
+        .binary_codes = prefix##_binary_codes,       \
+        .product_codes = prefix##_product_codes,     \
+        .sparse = prefix##_sparse,                   \
+        .block_sparse = blocks##_block_sparse,       \
         .quantized_many = prefix##_quantized_many,   \
         .dense_many = prefix##_dense_many,           \
         .sigmoid = prefix##_sigmoid,                 \
@@ -24,11 +25,11 @@
         .sum_exp = prefix##_sum_exp,                 \
     }
 
-static const tlm_kernels portable = KERNELS(tlm_portable, tlm_portable, tlm_portable, "portable");
+static const tlm_kernels portable = KERNELS(tlm_portable, tlm_portable, "portable");
 
 #if TLM_X86
-static const tlm_kernels avx2 = KERNELS(tlm_avx2, tlm_avx2, tlm_avx2, "avx2");
-static const tlm_kernels avx512 = KERNELS(tlm_avx512, tlm_avx2, tlm_avx2, "avx512vnni");
+static const tlm_kernels avx2 = KERNELS(tlm_avx2, tlm_avx2, "avx2");
+static const tlm_kernels avx512 = KERNELS(tlm_avx512, tlm_avx2, "avx512vnni");
 
 /* What the system saves when it switches threads. */
 static uint64_t saved_state(void)
