@@ -91,6 +91,100 @@ typedef struct tlm_description {
 /* Describe a model. Pointers lead into the model. Returns TLM_OK or TLM_ERROR_ARGUMENT. */
 TLM_API tlm_status tlm_describe(const tlm_model *model, tlm_description *out);
 
+/* What a thread computes with: working memory for one model. Contexts share nothing that changes;
+ * one context is for one thread at a time. */
+typedef struct tlm_context tlm_context;
+
+typedef struct tlm_options {
+    uint32_t batch;      /* states that can be stepped together, 1 to 4096; 0 means 1 */
+    uint32_t threads;    /* threads that share large products, 1 to 256; 0 means 1 */
+    const char *kernels; /* "portable", "avx2", "avx512vnni", "neon", "neondot", "wasm"; NULL: the
+                            best that this machine has */
+} tlm_options;
+
+/* Make a context; `options` may be NULL. All memory is taken here: no later call takes any.
+ * Returns TLM_OK, TLM_ERROR_MEMORY, or TLM_ERROR_ARGUMENT for options that cannot be. */
+TLM_API tlm_status tlm_context_open(const tlm_model *model, const tlm_options *options,
+                                    tlm_context **out);
+TLM_API void tlm_context_close(tlm_context *context);
+/* The name of the kernels in use. */
+TLM_API const char *tlm_context_kernels(const tlm_context *context);
+/* Bytes that the context takes. */
+TLM_API size_t tlm_context_bytes(const tlm_context *context);
+
+/* A state is where a text is: plain bytes, `tlm_state_size` of them, at a multiple of 4. Copy it
+ * with memcpy. */
+TLM_API size_t tlm_state_size(const tlm_model *model);
+/* The state before anything was read. A text begins with the token `tlm_start_token`. */
+TLM_API tlm_status tlm_state_init(const tlm_model *model, void *state);
+/* Write a state for storage: `tlm_state_saved_size` bytes, which say which model it is of. */
+TLM_API size_t tlm_state_saved_size(const tlm_model *model);
+TLM_API tlm_status tlm_state_save(const tlm_model *model, const void *state, void *bytes);
+/* Read a saved state. TLM_ERROR_DAMAGED if it is none, TLM_ERROR_MODEL if it is of another model. */
+TLM_API tlm_status tlm_state_restore(const tlm_model *model, const void *bytes, size_t size,
+                                     void *state);
+
+/* Read one token. Returns TLM_OK, or TLM_ERROR_ARGUMENT with the state as it was. */
+TLM_API tlm_status tlm_step(tlm_context *context, void *state, uint32_t token);
+/* Read one token in each of `count` different states, at most the context's batch. */
+TLM_API tlm_status tlm_step_many(tlm_context *context, uint32_t count, void *const *states,
+                                 const uint32_t *tokens);
+
+/* out[token] = natural logarithm of the probability of each token, `vocabulary_size` numbers. */
+TLM_API tlm_status tlm_log_probabilities(tlm_context *context, const void *state, float *out);
+/* The same for several states: out[i * vocabulary_size + token]. */
+TLM_API tlm_status tlm_log_probabilities_many(tlm_context *context, uint32_t count,
+                                              const void *const *states, float *out);
+/* The log-probabilities of `count` given tokens. */
+TLM_API tlm_status tlm_score_tokens(tlm_context *context, const void *state,
+                                    const uint32_t *tokens, uint32_t count, float *out);
+/* Read a sequence of tokens; out[i] (may be NULL) receives the log-probability of tokens[i] given
+ * what came before, `total` (may be NULL) their sum. The output layer reads as many tokens at once
+ * as the context's batch. */
+TLM_API tlm_status tlm_score_sequence(tlm_context *context, void *state, const uint32_t *tokens,
+                                      size_t count, float *out, double *total);
+
+typedef struct tlm_choice {
+    uint32_t token;
+    float log_probability;
+} tlm_choice;
+
+/* The k most likely tokens, most likely first; equal ones in order of their numbers.
+ *
+ * prefix        tokens whose text begins with these `prefix_size` bytes only; NULL for all.
+ * exclude       `exclude_count` tokens to leave out; may be NULL.
+ * found         receives how many there are: k, or fewer.
+ *
+ * Log-probabilities are those among all tokens. */
+TLM_API tlm_status tlm_top(tlm_context *context, const void *state, const char *prefix,
+                           size_t prefix_size, const uint32_t *exclude, uint32_t exclude_count,
+                           uint32_t k, tlm_choice *out, uint32_t *found);
+
+/* The token that ends a line and that a text begins with. */
+TLM_API uint32_t tlm_start_token(const tlm_model *model);
+/* The token of everything outside the vocabulary; TLM_NO_TOKEN if there is none. */
+#define TLM_NO_TOKEN UINT32_MAX
+TLM_API uint32_t tlm_unknown_token(const tlm_model *model);
+
+#define TLM_MAX_TOKEN_BYTES 255
+
+/* The text of a token, as it is in a text: `size` bytes (no final NUL) in `text`, which has room
+ * for TLM_MAX_TOKEN_BYTES. */
+TLM_API tlm_status tlm_token_text(const tlm_model *model, uint32_t token, char *text,
+                                  uint32_t *size);
+/* The token with exactly this text, TLM_NO_TOKEN if there is none. */
+TLM_API uint32_t tlm_find_token(const tlm_model *model, const char *text, size_t size);
+
+/* Tokens of a text in UTF-8; each newline becomes the line end.
+ *
+ * tokens        receives at most `room` tokens; may be NULL where room is 0.
+ * count         receives how many there are, also where they are more than `room`.
+ *
+ * Returns TLM_OK; TLM_ERROR_ARGUMENT if `text` is not UTF-8, or holds something outside a
+ * vocabulary that has no token for it. */
+TLM_API tlm_status tlm_tokenize(const tlm_model *model, const char *text, size_t size,
+                                uint32_t *tokens, size_t room, size_t *count);
+
 #ifdef __cplusplus
 }
 #endif

@@ -19,7 +19,7 @@ static uint64_t arena_size(const tlm_container *container, uint64_t document)
     return container->arena_bytes + document + TLM_ARENA_STEP +
            matrices * (sizeof(tlm_matrix) + 2 * TLM_ARENA_STEP) +
            6 * document +                            /* digits and ranks of tensor trains */
-           5 * entries +                             /* permutations, 4 bytes an entry and a bit */
+           9 * entries +                             /* permutations both ways, and a bit */
            4 * TLM_ARENA_STEP * container->count;
 }
 
@@ -57,18 +57,19 @@ static tlm_status read_format(tlm_reader *reader, tlm_json document)
     return status;
 }
 
-static tlm_status read_vocabulary(tlm_reader *reader, tlm_model *model)
+/* Find the vocabulary's description, its kind and its size. */
+static tlm_status find_vocabulary(tlm_reader *reader, tlm_model *model, tlm_json *spec)
 {
     tlm_json kind;
-    tlm_status status = tlm_find_field(reader, model->document, "vocabulary", &model->vocabulary);
+    tlm_status status = tlm_find_field(reader, model->document, "vocabulary", spec);
     if (status != TLM_OK) {
         return status;
     }
     memcpy(reader->name, "vocabulary", sizeof "vocabulary");
-    if (!tlm_json_is_object(model->vocabulary)) {
+    if (!tlm_json_is_object(*spec)) {
         return tlm_refuse(reader, "is not described");
     }
-    status = tlm_find_field(reader, model->vocabulary, "kind", &kind);
+    status = tlm_find_field(reader, *spec, "kind", &kind);
     unsigned number = 0;
     while (number < 3 && !tlm_json_equals(kind, VOCABULARIES[number])) {
         number++;
@@ -79,8 +80,8 @@ static tlm_status read_vocabulary(tlm_reader *reader, tlm_model *model)
                           tlm_shown_size(kind), tlm_shown(kind));
     }
     if (status == TLM_OK) {
-        model->vocabulary_kind = (tlm_vocabulary_kind)number;
-        status = tlm_read_integer(reader, model->vocabulary, "size", 1, TLM_MAX_SIDE,
+        model->vocabulary.kind = (tlm_vocabulary_kind)number;
+        status = tlm_read_integer(reader, *spec, "size", 1, TLM_MAX_SIDE,
                                   &model->vocabulary_size);
     }
     return status;
@@ -122,7 +123,7 @@ static tlm_status read_model(tlm_model *model, tlm_arena *arena, const tlm_fault
     }
     tlm_reader reader = {.container = &model->container, .arena = arena, .fault = fault,
                          .name = "terselm"};
-    tlm_json config, weights;
+    tlm_json config, weights, vocabulary;
     status = read_format(&reader, model->document);
     if (status == TLM_OK) {
         status = tlm_find_field(&reader, model->document, "config", &config);
@@ -131,7 +132,7 @@ static tlm_status read_model(tlm_model *model, tlm_arena *arena, const tlm_fault
         status = tlm_find_field(&reader, model->document, "weights", &weights);
     }
     if (status == TLM_OK) {
-        status = read_vocabulary(&reader, model);
+        status = find_vocabulary(&reader, model, &vocabulary);
     }
     if (status == TLM_OK) {
         status = tlm_read_config(&reader, config, &model->config);
@@ -139,7 +140,14 @@ static tlm_status read_model(tlm_model *model, tlm_arena *arena, const tlm_fault
     if (status == TLM_OK) {
         status = check_ties(&reader, model);
     }
-    return status == TLM_OK ? tlm_read_weights(&reader, weights, model) : status;
+    if (status == TLM_OK) {
+        status = tlm_read_weights(&reader, weights, model);
+    }
+    if (status == TLM_OK) {
+        memcpy(reader.name, "vocabulary", sizeof "vocabulary");
+        status = tlm_read_vocabulary(&reader, vocabulary, model);
+    }
+    return status;
 }
 
 static bool is_little_endian(void)
@@ -195,6 +203,8 @@ tlm_status tlm_open(const void *bytes, size_t n, tlm_model **out, char *message,
 void tlm_close(tlm_model *model)
 {
     if (model != NULL) {
+        free(model->vocabulary.words.memory);
+        free(model->vocabulary.pairs.memory);
         tlm_release_file(model->mapping, model->mapping_size);
         free(model);
     }
@@ -210,7 +220,7 @@ tlm_status tlm_describe(const tlm_model *model, tlm_description *out)
         .format = TLM_FORMAT,
         .cell = tlm_cell_name(config->cell),
         .output = config->adaptive ? "adaptive" : "softmax",
-        .vocabulary_kind = VOCABULARIES[model->vocabulary_kind],
+        .vocabulary_kind = VOCABULARIES[model->vocabulary.kind],
         .vocabulary_size = model->vocabulary_size,
         .embedding = config->embedding,
         .layers = config->layers,

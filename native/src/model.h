@@ -6,6 +6,7 @@
 #include "matrix.h"
 #include "reader.h"
 #include "terselm.h"
+#include "vocabulary.h"
 
 #define TLM_FORMAT 1u
 #define TLM_MAX_LAYERS 64u
@@ -21,12 +22,6 @@ typedef enum tlm_cell {
     TLM_PROJECTED_RNN_TANH,
     TLM_PROJECTED_RNN_RELU
 } tlm_cell;
-
-typedef enum tlm_vocabulary_kind {
-    TLM_WORDS,
-    TLM_CHARACTERS,
-    TLM_BYTE_PAIRS
-} tlm_vocabulary_kind;
 
 typedef struct tlm_config {
     tlm_cell cell;
@@ -69,15 +64,15 @@ typedef struct tlm_output {
     const tlm_matrix *head;       /* [cutoff + tails, output_size]; NULL: softmax */
     const float *bias;            /* of weight or head */
     const uint32_t *order;        /* adaptive: ids, most frequent first, [vocabulary] */
+    const uint32_t *rank;         /* adaptive: the place of each id in `order` */
     tlm_tail tails[TLM_MAX_TAILS];
 } tlm_output;
 
 struct tlm_model {
     tlm_container container;
-    tlm_json document; /* checked; kept for the vocabulary and the provenance */
-    tlm_json vocabulary;
+    tlm_json document; /* checked; kept for the provenance */
     tlm_config config;
-    tlm_vocabulary_kind vocabulary_kind;
+    tlm_vocabulary vocabulary;
     uint32_t vocabulary_size;
     uint32_t matrices;
     const tlm_matrix *embedding;

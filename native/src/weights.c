@@ -134,8 +134,9 @@ static tlm_status read_order(const weights *w, tlm_model *model)
         return status;
     }
     uint32_t *order = tlm_arena_take(reader->arena, size, sizeof *order);
+    uint32_t *rank = tlm_arena_take(reader->arena, size, sizeof *rank);
     unsigned char *seen = tlm_arena_take(reader->arena, size / 8 + 1, 1);
-    if (order == NULL || seen == NULL) {
+    if (order == NULL || rank == NULL || seen == NULL) {
         return tlm_fail(reader->fault, TLM_ERROR_MEMORY, "output: no memory for order");
     }
     for (uint32_t i = 0; i < size; i++) {
@@ -146,8 +147,10 @@ static tlm_status read_order(const weights *w, tlm_model *model)
         }
         seen[id / 8] = (unsigned char)(seen[id / 8] | 1u << (id % 8));
         order[i] = id;
+        rank[id] = i;
     }
     model->output.order = order;
+    model->output.rank = rank;
     return TLM_OK;
 }
 
