@@ -59,9 +59,9 @@ static void bench(const tlm_kernels *k, uint32_t h, unsigned bits, uint32_t grou
 
 int main(void)
 {
-    static const char *const NAMES[] = {"portable", "avx2", "avx512vnni"};
+    static const char *const NAMES[] = {"portable", "avx2", "avx512vnni", "neon", "neondot", "wasm"};
     static const uint32_t SIZES[] = {200, 650, 1500};
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 6; i++) {
         const tlm_kernels *k = tlm_kernels_named(NAMES[i]);
         for (int s = 0; k && s < 3; s++) {
             bench(k, SIZES[s], 8, 0);

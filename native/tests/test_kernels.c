@@ -7,7 +7,7 @@ static const uint32_t COLUMNS[] = {1, 3, 4, 31, 32, 33, 200, 650};
 enum { SHAPES = 8, MOST_ROWS = 144, MOST_COLUMNS = 704 };
 
 static int failures, checks;
-static const tlm_kernels *sets[3];
+static const tlm_kernels *sets[6];
 static int set_count;
 
 static double worst;
@@ -341,8 +341,8 @@ static void test_functions(void)
 
 int main(void)
 {
-    static const char *const NAMES[] = {"portable", "avx2", "avx512vnni"};
-    for (int i = 0; i < 3; i++)
+    static const char *const NAMES[] = {"portable", "avx2", "avx512vnni", "neon", "neondot", "wasm"};
+    for (int i = 0; i < 6; i++)
         if ((sets[set_count] = tlm_kernels_named(NAMES[i])) != NULL)
             set_count++;
     expect(tlm_kernels_named("none") == NULL && tlm_kernels_best() != NULL, "names", "", 0, 0, 0);
