@@ -50,36 +50,57 @@ INLINE void span4(i4 *s, int n, const job *j, uint32_t begin, uint32_t end)
     }
 }
 
-INLINE void span2(i4 *s, int n, const job *j, uint32_t begin, uint32_t end)
+/* Columns 8 part to 8 part + 7 of a run of 16. `part` is a constant wherever this is called, here
+   and below: WebAssembly's compilers take shifts by other numbers apart. */
+INLINE void eight2(i4 *s, int n, const uint8_t *run, const int8_t *q, unsigned part)
 {
     const b16 mask = b16_all(3);
+    const inputs p = four(q), r = four(q + 4);
+    UNROLL for (int i = 0; i < n; i++) {
+        const b16 w = b16_load(run + 16 * i);
+        s[i] = add_codes(s[i], b16_and(b16_right(w, 4 * part), mask), p,
+                         b16_and(b16_right(w, 4 * part + 2), mask), r);
+    }
+}
+
+INLINE void span2(i4 *s, int n, const job *j, uint32_t begin, uint32_t end)
+{
     for (uint32_t k = begin; k < end; k += 8) {
-        const uint8_t *at = j->codes + k / 16 * j->run;
-        const inputs p = four(j->in->q + k), q = four(j->in->q + k + 4);
-        const unsigned shift = k % 16 / 2;
-        UNROLL for (int i = 0; i < n; i++) {
-            const b16 w = b16_load(at + 16 * i);
-            s[i] = add_codes(s[i], b16_and(b16_right(w, shift), mask), p,
-                             b16_and(b16_right(w, shift + 2), mask), q);
-        }
+        const uint8_t *run = j->codes + k / 16 * j->run;
+        if (k % 16 == 0)
+            eight2(s, n, run, j->in->q + k, 0);
+        else
+            eight2(s, n, run, j->in->q + k, 1);
+    }
+}
+
+/* Columns 8 part to 8 part + 7 of 32. */
+INLINE void eight3(i4 *s, int n, const uint8_t *high, size_t run, const int8_t *q, unsigned part)
+{
+    const b16 two = b16_all(3), one = b16_all(4);
+    const uint8_t *low = high + (1 + part / 2) * run;
+    const unsigned shift = 4 * (part % 2);
+    const inputs p = four(q), r = four(q + 4);
+    UNROLL for (int i = 0; i < n; i++) {
+        const b16 w = b16_load(low + 16 * i), h = b16_load(high + 16 * i);
+        const b16 a = b16_or(b16_and(b16_right(w, shift), two),
+                             b16_and(b16_bit_to_2(h, 2 * part), one));
+        const b16 b = b16_or(b16_and(b16_right(w, shift + 2), two),
+                             b16_and(b16_bit_to_2(h, 2 * part + 1), one));
+        s[i] = add_codes(s[i], a, p, b, r);
     }
 }
 
 INLINE void span3(i4 *s, int n, const job *j, uint32_t begin, uint32_t end)
 {
-    const b16 two = b16_all(3), one = b16_all(4);
     for (uint32_t k = begin; k < end; k += 8) {
         const uint8_t *high = j->codes + k / 32 * 3 * j->run;
-        const uint8_t *low = high + (1 + k % 32 / 16) * j->run;
-        const inputs p = four(j->in->q + k), q = four(j->in->q + k + 4);
-        const unsigned shift = k % 16 / 2, bit = k % 32 / 4;
-        UNROLL for (int i = 0; i < n; i++) {
-            const b16 w = b16_load(low + 16 * i), h = b16_load(high + 16 * i);
-            const b16 a = b16_or(b16_and(b16_right(w, shift), two),
-                                 b16_and(b16_bit_to_2(h, bit), one));
-            const b16 b = b16_or(b16_and(b16_right(w, shift + 2), two),
-                                 b16_and(b16_bit_to_2(h, bit + 1), one));
-            s[i] = add_codes(s[i], a, p, b, q);
+        const int8_t *q = j->in->q + k;
+        switch (k % 32 / 8) {
+        case 0: eight3(s, n, high, j->run, q, 0); break;
+        case 1: eight3(s, n, high, j->run, q, 1); break;
+        case 2: eight3(s, n, high, j->run, q, 2); break;
+        default: eight3(s, n, high, j->run, q, 3); break;
         }
     }
 }
