@@ -56,11 +56,13 @@ static int x86_level(void)
 #endif
 
 #if TLM_NEON
+/* Centroids of 256 and single places are looked up one by one, so plain C serves them here;
+   whole blocks have no code of their own yet. */
 #define NEON_TABLE(NAME, QUANTIZED)                                                              \
     {                                                                                            \
         .name = NAME, .round_input = tlm_simd_round_input, .quantized = QUANTIZED,               \
-        .dense = tlm_simd_dense, .codebook = tlm_portable_codebook,                              \
-        .binary_codes = tlm_portable_binary_codes, .product_codes = tlm_portable_product_codes,  \
+        .dense = tlm_simd_dense, .codebook = tlm_simd_codebook,                                  \
+        .binary_codes = tlm_simd_binary_codes, .product_codes = tlm_portable_product_codes,      \
         .sparse = tlm_portable_sparse, .block_sparse = tlm_portable_block_sparse,                \
         .sigmoid = tlm_simd_sigmoid, .tanh = tlm_simd_tanh, .max = tlm_simd_max,                 \
         .sum_exp = tlm_simd_sum_exp                                                              \
@@ -90,8 +92,8 @@ static const tlm_kernels wasm = {
     .round_input = tlm_simd_round_input,
     .quantized = tlm_wasm_quantized,
     .dense = tlm_simd_dense,
-    .codebook = tlm_portable_codebook,
-    .binary_codes = tlm_portable_binary_codes,
+    .codebook = tlm_simd_codebook,
+    .binary_codes = tlm_simd_binary_codes,
     .product_codes = tlm_portable_product_codes,
     .sparse = tlm_portable_sparse,
     .block_sparse = tlm_portable_block_sparse,

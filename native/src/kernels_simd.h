@@ -23,7 +23,7 @@ void tlm_simd_sigmoid(float *x, uint32_t n);
 void tlm_simd_tanh(float *x, uint32_t n);
 float tlm_simd_max(const float *x, uint32_t n);
 float tlm_simd_sum_exp(const float *x, uint32_t n, float shift);
-tlm_product tlm_simd_dense;
+tlm_product tlm_simd_dense, tlm_simd_codebook, tlm_simd_binary_codes;
 #if TLM_NEON
 tlm_product tlm_neon_quantized, tlm_neondot_quantized;
 #else
@@ -148,9 +148,8 @@ SIMD float f4_greatest(f4 a)
 }
 /* A product by 2^112 moves the exponent and makes small numbers normal; what is not finite keeps
    an exponent of ones. */
-SIMD f4 f4_halves(const uint16_t *at)
+SIMD f4 f4_widened_halves(v128_t half)
 {
-    const v128_t half = wasm_u32x4_load16x4(at);
     const v128_t size = wasm_i32x4_shl(wasm_v128_and(half, wasm_i32x4_splat(0x7fff)), 13);
     const v128_t sign = wasm_i32x4_shl(wasm_v128_and(half, wasm_i32x4_splat(0x8000)), 16);
     const v128_t other = wasm_v128_and(wasm_i32x4_gt(size, wasm_i32x4_splat(0x0f7fffff)),
@@ -158,6 +157,7 @@ SIMD f4 f4_halves(const uint16_t *at)
     return wasm_v128_or(wasm_v128_or(wasm_f32x4_mul(size, wasm_f32x4_splat(0x1p112f)), sign),
                         other);
 }
+SIMD f4 f4_halves(const uint16_t *at) { return f4_widened_halves(wasm_u32x4_load16x4(at)); }
 /* To the nearest integer, half to even. */
 SIMD i4 f4_round(f4 a) { return wasm_i32x4_trunc_sat_f32x4(wasm_f32x4_nearest(a)); }
 SIMD f4 f4_from_i4(i4 a) { return wasm_f32x4_convert_i32x4(a); }
