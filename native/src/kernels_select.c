@@ -56,8 +56,8 @@ static int x86_level(void)
 #endif
 
 #if TLM_NEON
-/* Centroids of 256 and single places are looked up one by one, so plain C serves them here;
-   whole blocks have no code of their own yet. */
+/* Single places come one by one, which plain C does as well. Product codes and whole blocks have
+   no code of their own yet. */
 #define NEON_TABLE(NAME, QUANTIZED)                                                              \
     {                                                                                            \
         .name = NAME, .round_input = tlm_simd_round_input, .quantized = QUANTIZED,               \
