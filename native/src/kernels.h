@@ -38,8 +38,8 @@ typedef struct tlm_kernels {
     tlm_product *product_codes;
     tlm_product *sparse;       /* TLM_SPARSE and TLM_SPARSE_QUANTIZED */
     tlm_product *block_sparse; /* TLM_BLOCK_SPARSE and TLM_BLOCK_SPARSE_QUANTIZED */
-    tlm_many *quantized_many;
-    tlm_many *dense_many;
+    tlm_many *quantized_many; /* NULL: no faster than one input after the other */
+    tlm_many *dense_many;     /* likewise */
     void (*sigmoid)(float *x, uint32_t n); /* in place */
     void (*tanh)(float *x, uint32_t n);
     float (*max)(const float *x, uint32_t n);                     /* -INFINITY where n is 0 */

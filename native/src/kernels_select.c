@@ -1,8 +1,14 @@
 /* Which kernels a machine can run. */
 #include "kernels_inside.h"
+#include "kernels_simd.h"
 
 #if TLM_X86
 #include <cpuid.h>
+#endif
+#if TLM_NEON && defined(__linux__)
+#include <sys/auxv.h>
+#elif TLM_NEON && defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
 
 /* `blocks`: whose products of block sparse matrices. */
@@ -57,10 +63,69 @@ static int x86_level(void)
 }
 #endif
 
+#if TLM_NEON
+/* Single places come one by one, which plain C does as well. Product codes and whole blocks have
+   no code of their own yet. */
+#define NEON_TABLE(NAME, QUANTIZED)                                                              \
+    {                                                                                            \
+        .name = NAME, .round_input = tlm_simd_round_input, .quantized = QUANTIZED,               \
+        .dense = tlm_simd_dense, .codebook = tlm_simd_codebook,                                  \
+        .binary_codes = tlm_simd_binary_codes, .product_codes = tlm_portable_product_codes,      \
+        .sparse = tlm_portable_sparse, .block_sparse = tlm_portable_block_sparse,                \
+        .sigmoid = tlm_simd_sigmoid, .tanh = tlm_simd_tanh, .max = tlm_simd_max,                 \
+        .sum_exp = tlm_simd_sum_exp                                                              \
+    }
+static const tlm_kernels neon = NEON_TABLE("neon", tlm_neon_quantized);
+static const tlm_kernels neondot = NEON_TABLE("neondot", tlm_neondot_quantized);
+
+static bool has_dot_products(void)
+{
+#if defined(__ARM_FEATURE_DOTPROD)
+    return true;
+#elif defined(__linux__)
+    return getauxval(AT_HWCAP) >> 20 & 1; /* HWCAP_ASIMDDP */
+#elif defined(__APPLE__)
+    int has = 0;
+    size_t size = sizeof has;
+    return sysctlbyname("hw.optional.arm.FEAT_DotProd", &has, &size, NULL, 0) == 0 && has;
+#else
+    return false;
+#endif
+}
+#endif
+
+#if TLM_WASM
+static const tlm_kernels wasm = {
+    .name = "wasm",
+    .round_input = tlm_simd_round_input,
+    .quantized = tlm_wasm_quantized,
+    .dense = tlm_simd_dense,
+    .codebook = tlm_simd_codebook,
+    .binary_codes = tlm_simd_binary_codes,
+    .product_codes = tlm_portable_product_codes,
+    .sparse = tlm_portable_sparse,
+    .block_sparse = tlm_portable_block_sparse,
+    .sigmoid = tlm_simd_sigmoid,
+    .tanh = tlm_simd_tanh,
+    .max = tlm_simd_max,
+    .sum_exp = tlm_simd_sum_exp,
+};
+#endif
+
 const tlm_kernels *tlm_kernels_named(const char *name)
 {
     if (strcmp(name, portable.name) == 0)
         return &portable;
+#if TLM_NEON
+    if (strcmp(name, neon.name) == 0)
+        return &neon;
+    if (strcmp(name, neondot.name) == 0 && has_dot_products())
+        return &neondot;
+#endif
+#if TLM_WASM
+    if (strcmp(name, wasm.name) == 0)
+        return &wasm;
+#endif
 #if TLM_X86
     if (strcmp(name, avx2.name) == 0 && x86_level() >= 1)
         return &avx2;
@@ -72,10 +137,16 @@ const tlm_kernels *tlm_kernels_named(const char *name)
 
 const tlm_kernels *tlm_kernels_best(void)
 {
+#if TLM_NEON
+    return has_dot_products() ? &neondot : &neon;
+#elif TLM_WASM
+    return &wasm;
+#else
 #if TLM_X86
     const int level = x86_level();
     if (level >= 1)
         return level >= 2 ? &avx512 : &avx2;
 #endif
     return &portable;
+#endif
 }

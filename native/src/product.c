@@ -102,14 +102,11 @@ typedef struct leaf_work {
 
 static void leaf_rows(const leaf_work *work, uint32_t begin, uint32_t end)
 {
-    if (work->count > 1 && work->w->form == TLM_QUANTIZED) {
-        work->kernels->quantized_many(work->w, work->in, work->count, work->y, work->stride, begin,
-                                      end);
-        return;
-    }
-    if (work->count > 1 && work->w->form == TLM_DENSE) {
-        work->kernels->dense_many(work->w, work->in, work->count, work->y, work->stride, begin,
-                                  end);
+    tlm_many *many = work->w->form == TLM_QUANTIZED ? work->kernels->quantized_many
+                     : work->w->form == TLM_DENSE   ? work->kernels->dense_many
+                                                    : NULL;
+    if (work->count > 1 && many != NULL) {
+        many(work->w, work->in, work->count, work->y, work->stride, begin, end);
         return;
     }
     tlm_product *product = kernel_for(work->kernels, work->w->form);

@@ -1,6 +1,8 @@
 /* Random matrices in the packed layouts, written place by place from docs/architecture.md and not
    from the code under test, and their products in double. Included by test_kernels.c. */
-#define _POSIX_C_SOURCE 200112L /* posix_memalign */
+#ifndef _POSIX_C_SOURCE
+#define _POSIX_C_SOURCE 200809L /* posix_memalign */
+#endif
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
