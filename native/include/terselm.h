@@ -102,6 +102,9 @@ typedef struct tlm_options {
                             best that this machine has */
 } tlm_options;
 
+/* Whether this library has kernels of this name and this machine can run them. */
+TLM_API bool tlm_can_run(const char *kernels);
+
 /* Make a context; `options` may be NULL. All memory is taken here: no later call takes any.
  * Returns TLM_OK, TLM_ERROR_MEMORY, or TLM_ERROR_ARGUMENT for options that cannot be. */
 TLM_API tlm_status tlm_context_open(const tlm_model *model, const tlm_options *options,

@@ -56,6 +56,11 @@ static size_t lay_out(tlm_context *c, unsigned char *at)
     return tlm_plus(all, scratch);
 }
 
+bool tlm_can_run(const char *kernels)
+{
+    return kernels != NULL && tlm_kernels_named(kernels) != NULL;
+}
+
 tlm_status tlm_context_open(const tlm_model *model, const tlm_options *options, tlm_context **out)
 {
     const tlm_options none = {0};
