@@ -192,17 +192,17 @@ INLINE void product(const job *j, int bits, int n, int count)
     }
 }
 
-/* One function for each size of code, height and number of inputs at once. */
+/* One function for each size of code, height and number of inputs at once. Six at once are not
+   worth their size where unpacking takes most of the time. */
 #define PRODUCT(bits, n, count) \
     TARGET static void product_##bits##_##n##_##count(const job *j) { product(j, bits, n, count); }
 #define PRODUCTS(n, count) \
     PRODUCT(8, n, count) PRODUCT(4, n, count) PRODUCT(3, n, count) PRODUCT(2, n, count)
 PRODUCTS(4, 1)
-PRODUCTS(4, 2)
 PRODUCTS(4, 4)
-PRODUCTS(4, 6)
+PRODUCT(8, 4, 6)
+PRODUCT(4, 4, 6)
 PRODUCTS(1, 1)
-PRODUCTS(1, 4)
 
 typedef void block_product(const job *j);
 #define CHOICE(n, count) \
@@ -211,18 +211,19 @@ typedef void block_product(const job *j);
 /* Take as many inputs at once as there is a function for. */
 TARGET static void block_of_rows(job j, uint32_t n, uint32_t count)
 {
-    static block_product *const ROWS64[4][4] = {CHOICE(4, 6), CHOICE(4, 4), CHOICE(4, 2), CHOICE(4, 1)};
-    static block_product *const ROWS16[4][4] = {CHOICE(1, 4), CHOICE(1, 4), CHOICE(1, 1), CHOICE(1, 1)};
-    static const uint8_t AT_ONCE[2][4] = {{6, 4, 2, 1}, {4, 4, 1, 1}};
+    static block_product *const ROWS64[3][4] = {
+        {product_8_4_6, product_4_4_6, NULL, NULL}, CHOICE(4, 4), CHOICE(4, 1)};
+    static block_product *const ROWS16[4] = CHOICE(1, 1);
+    static const uint8_t AT_ONCE[3] = {6, 4, 1};
     const unsigned bits = j.m->bits == 8 ? 0 : 5u - j.m->bits; /* 8, 4, 3, 2 */
-    for (unsigned choice = 0; count;) {
-        const uint32_t takes = AT_ONCE[n == 1][choice];
+    for (unsigned choice = n == 1 ? 2 : bits > 1; count;) {
+        const uint32_t takes = AT_ONCE[choice];
         /* Eight left go better as twice four than as six and two. */
         if (takes > count || (takes == 6 && (count == 8 || count == 7))) {
             choice++;
             continue;
         }
-        (n == 4 ? ROWS64 : ROWS16)[choice][bits](&j);
+        (n == 4 ? ROWS64[choice] : ROWS16)[bits](&j);
         count -= takes;
         j.in += takes;
         j.y += takes * j.stride;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sysconfig
 from ctypes import POINTER, c_char_p, c_double, c_float, c_size_t, c_uint32, c_uint64, c_void_p
 from functools import cache
 from pathlib import Path
@@ -104,7 +105,9 @@ CALLS: dict[str, tuple[object, list[object]]] = {
 
 
 def library_path() -> Path:
-    """Return where the C library is: what TERSELM_LIBRARY says, or beside this package.
+    """Return where the C library is: what TERSELM_LIBRARY says, or installed with this package.
+
+    In a checkout what `make -C native` built last comes before what was installed.
 
     Raises
     ------
@@ -115,8 +118,9 @@ def library_path() -> Path:
     if given:
         return Path(given)
     package = Path(__file__).resolve().parent
+    installed = Path(sysconfig.get_path("platlib")) / "terselm" / "runtime"  # if editable
     source = package.parents[2] / "native" / "build" / "plain"  # a checkout
-    found = [folder / name for folder in (package, source) for name in NAMES]
+    found = [folder / name for folder in (package, source, installed) for name in NAMES]
     for path in found:
         if path.exists():
             return path
