@@ -94,9 +94,10 @@ INLINE void chunk(__m256i *s, int n, const uint8_t *at, size_t run, const __m256
             if (last == 2)
                 sum = _mm256_add_epi16(sum, pairs_of_threes(load(at + 2 * run), high, q + 4, 4));
         } else {
-            const int quads = 8 / bits;
-            UNROLL for (int u = first; u < last; u++)
-                sum = _mm256_add_epi16(sum, pairs(load(at + (size_t)u * run), q + quads * u, bits, quads));
+            const int quads = 8 / bits, runs = bits; /* 32 columns */
+            UNROLL for (int u = 0; u < runs; u++)
+                if (u >= first && u < last)
+                    sum = _mm256_add_epi16(sum, pairs(load(at + (size_t)u * run), q + quads * u, bits, quads));
         }
         s[i] = _mm256_add_epi32(s[i], _mm256_madd_epi16(sum, ones));
     }
@@ -138,7 +139,7 @@ INLINE void product(const job *j, int bits)
     __m256 total[8];
     for (int i = 0; i < n; i++)
         total[i] = _mm256_setzero_ps();
-    for (uint32_t g = 0; g < m->groups; g++, scales += j->rows, zeros += zeros ? j->rows : 0) {
+    for (uint32_t g = 0; g < m->groups; g++, scales += j->rows, zeros = zeros ? zeros + j->rows : NULL) {
         const uint32_t stop = g * j->group + tlm_least(j->group, j->columns - g * j->group);
         for (uint32_t begin = g * j->group, end; begin < stop; begin = end, piece++) {
             end = begin + tlm_least(TLM_SPAN, stop - begin);

@@ -10,7 +10,6 @@
 #define TARGET \
     __attribute__((target("avx2,fma,f16c,bmi,bmi2,popcnt,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
 #define INLINE static inline __attribute__((always_inline)) TARGET
-#define UNROLL _Pragma("GCC unroll 8")
 
 /* Ask for a cache line `ahead` bytes on; it may lie beyond the matrix, which does no harm. */
 INLINE void fetch(const uint8_t *at, uintptr_t ahead)

@@ -85,8 +85,8 @@ TARGET void tlm_avx512_dense_many(const tlm_matrix *w, const tlm_input *in, uint
                                   float *y, size_t stride, uint32_t row_begin, uint32_t row_end)
 {
     const uint32_t end = tlm_least(row_end, w->out);
-    for (uint32_t row = row_begin; row < end; row += TLM_BLOCK_ROWS) {
-        const uint32_t stop = row + tlm_least(TLM_BLOCK_ROWS, end - row);
+    for (uint32_t row = row_begin; row < end; row += 16) {
+        const uint32_t stop = row + tlm_least(16, end - row);
         uint32_t i = 0;
         for (; i + 5 <= count; i += 5)
             rows_dots(w, in + i, y + i * stride, stride, row, stop, 5);

@@ -14,6 +14,18 @@
 #define TLM_X86 0
 #endif
 
+/* Before loops over registers, whose arrays must not stay in memory. With the address sanitizer
+   clang would take many minutes. */
+#if defined(__clang__)
+#if __has_feature(address_sanitizer)
+#define UNROLL
+#else
+#define UNROLL _Pragma("clang loop unroll(full)")
+#endif
+#else
+#define UNROLL _Pragma("GCC unroll 8")
+#endif
+
 /* Group sums of inputs that are kept on the stack; beyond these they are made anew. */
 enum { TLM_SUMS = 2048 };
 
