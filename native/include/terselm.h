@@ -147,6 +147,11 @@ TLM_API tlm_status tlm_score_tokens(tlm_context *context, const void *state,
 TLM_API tlm_status tlm_score_sequence(tlm_context *context, void *state, const uint32_t *tokens,
                                       size_t count, float *out, double *total);
 
+/* As `tlm_score_sequence`; ranks[i] receives how many other tokens are at least as likely as
+ * tokens[i]. */
+TLM_API tlm_status tlm_rank_sequence(tlm_context *context, void *state, const uint32_t *tokens,
+                                     size_t count, float *out, uint32_t *ranks);
+
 typedef struct tlm_choice {
     uint32_t token;
     float log_probability;

@@ -1,5 +1,4 @@
 /* Calls that return probabilities: of all tokens, of some, of a sequence, of the most likely. */
-#include <math.h>
 #include <string.h>
 
 #include "context.h"
@@ -54,8 +53,34 @@ tlm_status tlm_score_tokens(tlm_context *context, const void *state, const uint3
     return TLM_OK;
 }
 
-tlm_status tlm_score_sequence(tlm_context *c, void *state, const uint32_t *tokens, size_t count,
-                              float *out, double *total)
+static uint32_t rank_of(const float *scores, uint32_t size, float score)
+{
+    uint32_t above = 0;
+    for (uint32_t id = 0; id < size; id++)
+        above += scores[id] >= score;
+    return above == 0 ? 0 : above - 1; /* the token itself; none with NaN */
+}
+
+/* Score what `kept` holds the vectors for. */
+static void score_kept(tlm_context *c, uint32_t count, const uint32_t *tokens, float *out,
+                       uint32_t *ranks)
+{
+    for (uint32_t i = 0; i < count; i++)
+        c->inputs[i] = c->kept + (size_t)i * c->model->config.output_size;
+    if (ranks == NULL) {
+        tlm_target_scores(c, count, c->inputs, tokens, out);
+        return;
+    }
+    tlm_all_scores(c, count, c->inputs);
+    for (uint32_t i = 0; i < count; i++) {
+        const float *scores = c->scores + i * c->score_width;
+        out[i] = scores[tokens[i]];
+        ranks[i] = rank_of(scores, c->model->vocabulary_size, out[i]);
+    }
+}
+
+static tlm_status read_sequence(tlm_context *c, void *state, const uint32_t *tokens, size_t count,
+                                float *out, uint32_t *ranks, double *total)
 {
     if (c == NULL || state == NULL || (uintptr_t)state % sizeof(float) != 0 ||
         (tokens == NULL && count != 0))
@@ -72,9 +97,7 @@ tlm_status tlm_score_sequence(tlm_context *c, void *state, const uint32_t *token
                    size * sizeof(float));
             tlm_step(c, state, tokens[first + i]);
         }
-        for (uint32_t i = 0; i < some; i++)
-            c->inputs[i] = c->kept + (size_t)i * size;
-        tlm_target_scores(c, some, c->inputs, tokens + first, c->chosen);
+        score_kept(c, some, tokens + first, c->chosen, ranks == NULL ? NULL : ranks + first);
         for (uint32_t i = 0; i < some; i++)
             sum += (double)c->chosen[i];
         if (out != NULL)
@@ -83,6 +106,20 @@ tlm_status tlm_score_sequence(tlm_context *c, void *state, const uint32_t *token
     if (total != NULL)
         *total = sum;
     return TLM_OK;
+}
+
+tlm_status tlm_score_sequence(tlm_context *context, void *state, const uint32_t *tokens,
+                              size_t count, float *out, double *total)
+{
+    return read_sequence(context, state, tokens, count, out, NULL, total);
+}
+
+tlm_status tlm_rank_sequence(tlm_context *context, void *state, const uint32_t *tokens,
+                             size_t count, float *out, uint32_t *ranks)
+{
+    return ranks == NULL && count != 0
+               ? TLM_ERROR_ARGUMENT
+               : read_sequence(context, state, tokens, count, out, ranks, NULL);
 }
 
 /* Whether a comes before b. */

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from terselm.evaluate.cost import Inspection, Part
-from terselm.evaluate.perplexity import Evaluation
 from terselm.report.sizes import human_bytes, human_count, human_number, human_shape, human_share
 from terselm.report.table import Column, Table
+
+if TYPE_CHECKING:
+    from terselm.evaluate.cost import Inspection, Part
+    from terselm.evaluate.evaluation import Evaluation
 
 MORE_MACS = "*"
 """Stands before MACs that are more than those of the dense matrix."""

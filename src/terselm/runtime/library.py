@@ -79,6 +79,10 @@ CALLS: dict[str, tuple[object, list[object]]] = {
         ctypes.c_int,
         [c_void_p, c_void_p, c_void_p, c_size_t, c_void_p, POINTER(c_double)],
     ),
+    "tlm_rank_sequence": (
+        ctypes.c_int,
+        [c_void_p, c_void_p, c_void_p, c_size_t, c_void_p, c_void_p],
+    ),
     "tlm_top": (
         ctypes.c_int,
         [

@@ -239,6 +239,36 @@ class Model:
         check(status, "tokens")
         return out
 
+    def rank_sequence(
+        self, state: State, tokens: Tokens
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint32]]:
+        """Read tokens as `score_sequence` does; return their scores and ranks.
+
+        Returns
+        -------
+        scores : ndarray
+            float32 [tokens], natural-log probabilities.
+        ranks : ndarray
+            uint32 [tokens], how many other tokens are at least as likely.
+
+        Raises
+        ------
+        UsageError
+            If one is outside the vocabulary.
+        """
+        ids = _ids(tokens)
+        scores, ranks = np.empty(len(ids), np.float32), np.empty(len(ids), np.uint32)
+        status = library().tlm_rank_sequence(
+            self._context(),
+            state.address,
+            ids.ctypes.data,
+            len(ids),
+            scores.ctypes.data,
+            ranks.ctypes.data,
+        )
+        check(status, "tokens")
+        return scores, ranks
+
     def top(
         self, state: State, k: int = 5, *, prefix: str = "", exclude: Collection[int] = ()
     ) -> list[tuple[int, float]]:
