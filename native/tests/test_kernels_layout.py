@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+
 from terselm.linear.base import LinearOp
 from terselm.linear.binary_codes import BinaryCodes
 from terselm.linear.block_sparse import BlockPattern, BlockSparse, BlockSparseQuantized
@@ -22,7 +24,6 @@ from terselm.linear.positions import ElementPattern
 from terselm.linear.product_codes import ProductCodes
 from terselm.linear.quantized import Quantized, code_range
 from terselm.linear.sparse import Sparse, SparseQuantized
-from torch import Tensor
 
 SOURCES = Path(__file__).resolve().parents[1] / "src"
 SHAPES = [(1, 3), (17, 33), (65, 200), (130, 31)]
@@ -143,7 +144,9 @@ def forms(rows: int, columns: int) -> Iterator[LinearOp]:
     for bits in (8, 4):
         for pattern in (
             ElementPattern(torch.rand(rows, columns) < 0.2),
-            BlockPattern((rows, columns), (16, 4), torch.rand(-(-rows // 16), -(-columns // 4)) < 0.4),
+            BlockPattern(
+                (rows, columns), (16, 4), torch.rand(-(-rows // 16), -(-columns // 4)) < 0.4
+            ),
         ):
             kind = SparseQuantized if isinstance(pattern, ElementPattern) else BlockSparseQuantized
             codes = random_codes(1, len(pattern.positions), bits)[0]

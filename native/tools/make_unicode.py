@@ -24,7 +24,9 @@ def ranges(letter: str) -> Iterator[tuple[int, int]]:
 
 def main() -> None:
     version = unicodedata.unidata_version
-    print(f"/* Made by tools/make_unicode.py from Unicode {version}: first and last of each run. */")
+    print(
+        f"/* Made by tools/make_unicode.py from Unicode {version}: first and last of each run. */"
+    )
     print("#ifndef TLM_UNICODE_RANGES_H\n#define TLM_UNICODE_RANGES_H\n\n#include <stdint.h>\n")
     for name, letter in (("LETTERS", "L"), ("NUMBERS", "N")):
         print(f"static const uint32_t TLM_{name}[][2] = {{")

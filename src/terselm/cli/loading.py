@@ -13,6 +13,7 @@ from terselm.models.language_model import LanguageModel
 from terselm.text.token_cache import TokenizedSplit, tokenize
 from terselm.text.vocabulary import Vocabulary
 
+
 def choose_device(name: str) -> str:
     """Return "cpu" or "cuda" for auto, cpu or cuda.
 

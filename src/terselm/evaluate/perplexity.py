@@ -24,6 +24,7 @@ from terselm.evaluate.stream import (
 from terselm.models.language_model import LanguageModel
 from terselm.text.token_cache import TokenizedSplit
 
+
 def evaluate(
     model: LanguageModel,
     split: TokenizedSplit,

@@ -350,7 +350,7 @@ class Model:
         return ids[: count.value].copy()
 
     def text_of(self, token: int) -> str:
-        """Return the text of a token; bytes that are no UTF-8 by themselves as `\\xNN`.
+        r"""Return the text of a token; bytes that are no UTF-8 by themselves as `\xNN`.
 
         Raises
         ------
@@ -376,9 +376,7 @@ class _Context:
 
     def __init__(self, model: ctypes.c_void_p, options: Options) -> None:
         self.handle = ctypes.c_void_p()
-        status = library().tlm_context_open(
-            model, ctypes.byref(options), ctypes.byref(self.handle)
-        )
+        status = library().tlm_context_open(model, ctypes.byref(options), ctypes.byref(self.handle))
         if status == ARGUMENT:
             name = options.kernels.decode()
             raise UsageError(f"this machine cannot run kernels {name!r}")
@@ -392,7 +390,9 @@ class _Context:
 def _ids(tokens: Tokens) -> npt.NDArray[np.uint32]:
     """Return tokens as uint32; what does not fit becomes one that no vocabulary has."""
     array = np.asarray(tokens, np.int64)
-    return np.ascontiguousarray(np.where((array < 0) | (array > NO_TOKEN), NO_TOKEN, array), np.uint32)
+    return np.ascontiguousarray(
+        np.where((array < 0) | (array > NO_TOKEN), NO_TOKEN, array), np.uint32
+    )
 
 
 def _addresses(states: Sequence[State]) -> Any:
