@@ -18,6 +18,7 @@ from terselm.cli.options import (
     check_engine,
 )
 from terselm.cli.output import Output
+from terselm.errors import UsageError
 
 Split = Annotated[str, typer.Option("--split", help="valid or test.")]
 
@@ -44,6 +45,8 @@ def evaluate(
 
     output = Output(json)
     native = check_engine(engine)
+    if native and device != "auto":
+        raise UsageError(f"--device {device} is for --engine torch; the C library runs on the CPU")
     with output.progress(f"evaluate {split}") as advance:
         if native:
             from terselm.cli.text import corpus_with
