@@ -13,6 +13,7 @@ model, as their control.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import math
 import time
@@ -30,7 +31,7 @@ from terselm.cli.loading import split_of
 from terselm.cli.output import Output
 from terselm.cli.recovery import recovery
 from terselm.compress.apply import StepRecord, compress
-from terselm.compress.base import Context
+from terselm.compress.base import METHODS, Context
 from terselm.compress.recipe import Recipe
 from terselm.errors import TerselmError
 from terselm.evaluate.perplexity import perplexity
@@ -70,12 +71,19 @@ def fitted(steps: list[dict[str, Any]], model: LanguageModel) -> list[dict[str, 
     return [{**step, "rank": half} if step.get("rank") == "half" else step for step in steps]
 
 
+def trains(method: str) -> bool:
+    return "epochs" in {field.name for field in dataclasses.fields(METHODS.get(method))}
+
+
 def training_steps(experiment: dict[str, Any], settings: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the steps that train a row: its own, or `recover`."""
     if not settings["epochs"]:
         return []
     if "training" in experiment:
-        return [{**step, **settings} for step in experiment["training"]]
+        return [
+            {**settings, **step} if trains(step["method"]) else step
+            for step in experiment["training"]
+        ]
     if experiment.get("recover"):
         return [{"method": "recover", **settings, "train_codes": True}]
     return []
@@ -157,6 +165,7 @@ def main() -> None:
         if not steps and not training and family != "dense":
             continue
         if is_measured(rows.get(label, {}), steps, training):
+            rows[label]["family"] = family
             continue
         if options.only and family not in ("dense", *options.only.split(",")):
             continue
@@ -167,6 +176,8 @@ def main() -> None:
         textbook = experiment.get("textbook", {}).get(options.model.stem)
         if textbook is not None:
             row["textbook"] = textbook
+        if "control" in experiment:
+            row["control"] = experiment["control"]
         rows[label] = row
         print(label, {key: value for key, value in row.items() if key != "steps"}, flush=True)
         write_results(options, rows, [item["label"] for item in [dense, *experiments]])
@@ -192,7 +203,6 @@ def write_results(options: argparse.Namespace, rows: dict[str, Any], order: list
 
 def table_of(rows: dict[str, Any]) -> str:
     dense = rows["dense"]
-    control = dense.get("recovered")
     heads = ["bytes", "perplexity", "ratio", "textbook", "recovered", "ratio to control"]
     columns = [Column("recipe", "left"), *(Column(head) for head in heads)]
     lines = []
@@ -208,8 +218,10 @@ def table_of(rows: dict[str, Any]) -> str:
             cells[4] = f"{row['textbook']:.4f}"
         if "recovered" in row:
             cells[1] = f"{row['recovered']['bytes']:,}"
+            control = rows.get(row.get("control", "dense"), {}).get("recovered")
             cells[5] = f"{row['recovered']['perplexity']:.2f}"
-            cells[6] = f"{row['recovered']['perplexity'] / control['perplexity']:.4f}"
+            if control is not None:
+                cells[6] = f"{row['recovered']['perplexity'] / control['perplexity']:.4f}"
         lines.append(tuple(cells))
     return Table(columns, lines).markdown() + "\n"
 

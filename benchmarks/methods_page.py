@@ -35,7 +35,9 @@ the recipes), `benchmarks/methods_page.py` wrote this page from its result files
 * **recovered** is the perplexity after training on the first {share:.0%} of the training text
   (AdamW at 0.0005, codes trained straight-through, masks and ranks fixed). The dense model
   had the same training, as the control that **ratio to control** refers to; where it did not gain
-  from that, the control is the model it started from. One seed.
+  from that, the control is the model it started from. One seed. Rows that say "training, then"
+  spend the same training before the codes are made; rows of "a whole epoch" train on the whole
+  text, and so did the control of theirs.
 * Calibration text is the first {calibration:,} tokens of the training text. Values of pruned
   matrices are float16 where the row's recipe says so; factors are float32.
 * `prune_vocabulary` is not in the tables, since it changes what is predicted, nor is

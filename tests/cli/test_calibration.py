@@ -90,3 +90,9 @@ def test_a_smaller_vocabulary_reads_the_text_anew(run, terselm, corpus, tmp_path
     assert f"{valid['unknown']:,} of {valid['tokens']:,} tokens of valid" in line
     assert "do not compare" in line
     assert set(result.json["untouched"]) == set()
+
+
+def test_a_step_that_makes_the_file_larger_says_so(run):
+    larger = "- {method: low_rank, weights: cells.*, rank: 1.0}\n"
+    assert "step 1 made the file larger" in run(larger).stderr
+    assert "larger" not in run("- {method: quantize, bits: 8}\n").stderr

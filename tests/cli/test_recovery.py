@@ -79,6 +79,18 @@ def test_hidden_states_need_the_same_width(run):
         run(make_model("lstm"), *items)
 
 
+def test_no_distillation_from_a_model_with_other_words(recover, trained, corpus):
+    recipe = Recipe.from_list(
+        [
+            {"method": "prune_vocabulary", "keep": 8},
+            {"method": "recover", **TRAINING, "distill": True},
+        ]
+    )
+    text = split_of(str(corpus), "train", trained.vocabulary).ids
+    with pytest.raises(UsageError, match=r"step 2 .*before prune_vocabulary"):
+        compress(trained, recipe, Context(recover=recover, calibration=text))
+
+
 def test_recovery_keeps_the_best_or_the_last(recover, trained, capsys):
     bad = replace(QUICK_RECOVERY, learning_rate=3.0)
     kept = recover(trained.clone(), bad, None)

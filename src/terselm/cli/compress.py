@@ -21,6 +21,10 @@ RecipeOption = Annotated[
 Split = Annotated[str, typer.Option("--split", help="Text of the printed perplexities.")]
 
 
+LARGER = 1.001
+"""How much more than before is worth a line; a recipe's text in the file is less."""
+
+
 def compress(
     model: ModelFile,
     recipe: RecipeOption,
@@ -69,9 +73,12 @@ def compress(
 
     def note(record: StepRecord, current: LanguageModel) -> None:
         row = {"step": record.description, "bytes": record.bytes, "perplexity": measure(current)}
+        larger = record.bytes > LARGER * rows[-1]["bytes"]
         rows.append(row)
         reached = "" if row["perplexity"] is None else f", perplexity {row['perplexity']:.2f}"
         output.remark(f"{record.number}. {record.description}: {record.bytes:,} bytes{reached}")
+        if larger:
+            output.remark(f"step {record.number} made the file larger; leave it out, or change it")
 
     context = Context()
     calibration = None

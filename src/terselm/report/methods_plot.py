@@ -19,7 +19,7 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#22
 """Okabe and Ito's palette without its yellow, which is too faint on white."""
 MARKERS = ("o", "s", "^", "D", "v")
 INCHES = (8.6, 5.4)
-TALLEST_RATIO = 2.0
+TALLEST_RATIO = 1.5
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class MethodLine:
 
 
 def methods_plot(lines: Sequence[MethodLine], path: str | Path, *, title: str) -> None:
-    """Draw bytes (logarithmic) against perplexity (logarithmic), one line a method.
+    """Draw bytes (logarithmic) against perplexity, one line a method.
 
-    Perplexities beyond twice the best one are cut off and marked at the upper edge, since a
-    collapsed model would squeeze all others together.
+    Perplexities beyond one and a half times the best one are cut off and marked at the upper
+    edge, since a collapsed model would squeeze all others together.
 
     Parameters
     ----------

@@ -115,7 +115,8 @@ class Recover(ModelMethod):
         Raises
         ------
         UsageError
-            If there is no text to train on.
+            If there is no text to train on, or the vocabulary is no longer that of the source
+            model and there is something to distil.
         """
         if context.recover is None:
             raise UsageError("needs text to train on; give --data")
@@ -133,6 +134,11 @@ class Recover(ModelMethod):
             keep=self.keep,
         )
         teacher = context.source if self.distill or self.distill_hidden else None
+        if teacher is not None and teacher.vocabulary is not model.vocabulary:
+            raise UsageError(
+                "cannot distil from the source model, whose vocabulary is another one by now; "
+                "put this step before prune_vocabulary, or leave distill out"
+            )
         if not self.train_codes:
             return context.recover(model, settings, teacher)
         _replace_all(model, partial(with_latents, weights=context.rounded))
