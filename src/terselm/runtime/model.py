@@ -95,6 +95,7 @@ class Model:
         self.start_token: int = calls.tlm_start_token(self._handle)
         unknown = calls.tlm_unknown_token(self._handle)
         self.unknown_token: int | None = None if unknown == NO_TOKEN else unknown
+        self._size = self.describe().vocabulary_size
         self.kernels: str = calls.tlm_context_kernels(self._context()).decode()
 
     def __del__(self) -> None:
@@ -131,7 +132,7 @@ class Model:
 
     def __len__(self) -> int:
         """Return the number of tokens."""
-        return self.describe().vocabulary_size
+        return self._size
 
     def working_bytes(self) -> int:
         """Return the bytes of memory that one thread computes in."""
