@@ -1,7 +1,7 @@
 """The engines that are compared: each runs the same step of the same model, one thread.
 
 An engine is a callable `step(tokens)` with tokens int64 [batch]; it keeps its state and computes
-the log-probabilities of all words. Making one may raise `Unavailable`.
+the log-probabilities of all words. Making one may raise `UnavailableError`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from terselm.runtime.model import Model
 Step = Callable[[np.ndarray], np.ndarray]
 
 
-class Unavailable(Exception):
+class UnavailableError(Exception):
     """This engine cannot run this model here; the message says why."""
 
 
@@ -128,13 +128,13 @@ def torch_step(model: LanguageModel, quantized: bool) -> Step:
     module: Any = _TorchStep(model).eval()
     if quantized:
         if module.rnn.__class__ is torch.nn.LSTM and module.rnn.proj_size:
-            raise Unavailable("torch quantizes no LSTM with a projection")
+            raise UnavailableError("torch quantizes no LSTM with a projection")
         try:
             module = torch.ao.quantization.quantize_dynamic(
                 module, {torch.nn.LSTM, torch.nn.GRU, torch.nn.Linear}, dtype=torch.qint8
             )
         except (RuntimeError, AttributeError) as error:
-            raise Unavailable(str(error).splitlines()[0]) from None
+            raise UnavailableError(str(error).splitlines()[0]) from None
     state: Any = None
 
     def step(tokens: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from engines import (
     Step,
-    Unavailable,
+    UnavailableError,
     onnxruntime_step,
     openvino_step,
     quantized_onnx,
@@ -144,7 +144,7 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
             for engine, make in makers(model, folder, batch).items():
                 try:
                     engines[engine] = make()
-                except Unavailable as error:
+                except UnavailableError as error:
                     result["unavailable"][engine] = str(error)
             times = timed(engines, batch, words, rounds if batch == 1 else max(1, rounds // 5))
             for engine, found in times.items():
