@@ -138,7 +138,7 @@ INLINE void product(const job *j, int bits)
     __m256 total[8];
     for (int i = 0; i < n; i++)
         total[i] = _mm256_setzero_ps();
-    for (uint32_t g = 0; g < m->groups; g++, scales += j->rows, zeros += zeros ? j->rows : 0) {
+    for (uint32_t g = 0; g < m->groups; g++, scales += j->rows, zeros = zeros ? zeros + j->rows : NULL) {
         const uint32_t stop = g * j->group + tlm_least(j->group, j->columns - g * j->group);
         for (uint32_t begin = g * j->group, end; begin < stop; begin = end, piece++) {
             end = begin + tlm_least(TLM_SPAN, stop - begin);

@@ -153,7 +153,7 @@ INLINE void product(const job *j, int bits, int n, int count)
     __m512 total[6][4];
     UNROLL for (int c = 0; c < count; c++)
         UNROLL for (int i = 0; i < n; i++) total[c][i] = _mm512_setzero_ps();
-    for (uint32_t g = 0; g < m->groups; g++, scales += j->rows, zeros += zeros ? j->rows : 0) {
+    for (uint32_t g = 0; g < m->groups; g++, scales += j->rows, zeros = zeros ? zeros + j->rows : NULL) {
         const uint32_t stop = g * j->group + tlm_least(j->group, j->columns - g * j->group);
         for (uint32_t begin = g * j->group, end; begin < stop; begin = end, piece++) {
             end = begin + tlm_least(TLM_SPAN, stop - begin);

@@ -22,7 +22,9 @@ MERGED = [(98, 98), (257, 98), (98, 257), (257, 257), (33, 117), (260, 105), (19
 GOOD: dict[str, Vocabulary] = {
     "words": WordVocabulary(["<eos>", "<unk>", "a", "ab", "zebra", "\u00e9t\u00e9"]),
     "words-no-unknown": WordVocabulary(["<eos>", "a", "b"]),
-    "words-long": WordVocabulary(["<eos>", "x" * 254, "x" * 255, "x" * 253 + "\u00e9", "\x01", "\u00a0"]),
+    "words-long": WordVocabulary(
+        ["<eos>", "x" * 254, "x" * 255, "x" * 253 + "\u00e9", "\x01", "\u00a0"]
+    ),
     "words-many": WordVocabulary(["<eos>", *(f"word{number}" for number in range(300))]),
     "words-order": WordVocabulary(["the", "<unk>", "a", "<eos>", "b's"], True, "punctuation"),
     "characters": CharacterVocabulary(["\n", "a", "b", "\u00e9", "\U0001f600", "<unk>"]),
@@ -158,7 +160,11 @@ def add_merges(manifest: Manifest) -> None:
     add("size-more", [(98, 99)], "size is 259, vocabulary.merges makes 258", 259)
     same = [(98, 98), (257, 98), (98, 257)]
     add("same-text", same, "size is 260, vocabulary.merges makes 259", 260)
-    for name, shape, dtype in (("flat", [4], "U16"), ("wide", [1, 4], "U16"), ("half", [2, 2], "F16")):
+    for name, shape, dtype in (
+        ("flat", [4], "U16"),
+        ("wide", [1, 4], "U16"),
+        ("half", [2, 2], "F16"),
+    ):
         file = file_of(BytePairVocabulary([(98, 99)]))
         file.replace(MERGES, dtype, shape, struct.pack("<4H", 98, 99, 98, 98))
         manifest.add(f"bad-merges-{name}", file.bytes(), MODEL, "vocabulary.merges is not pairs")
