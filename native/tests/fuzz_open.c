@@ -110,7 +110,7 @@ size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t most, unsigned
     uint64_t header = 0;
     if (size >= 8)
         memcpy(&header, data, 8);
-    if (seed % 2 == 0 || size < 64 || header > size - 8)
+    if (seed % 2 == 0 || size < 64 || header == 0 || header > size - 8)
         return LLVMFuzzerMutate(data, size, most);
     const size_t end = 8 + (size_t)header;
     unsigned random = seed / 2;

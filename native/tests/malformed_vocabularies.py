@@ -31,6 +31,7 @@ GOOD: dict[str, Vocabulary] = {
     "characters-no-unknown": CharacterVocabulary(["c", "\n", "a", " "], True),
     "bpe": BytePairVocabulary(MERGED),
     "bpe-lowercase": BytePairVocabulary(MERGED, True),
+    "bpe-lowercase-contraction": BytePairVocabulary([(40, 116)], True),
     "bpe-no-merges": BytePairVocabulary([]),
     # Twos, fours, ... 128 letters; then 192, 224, ... 255.
     "bpe-255": BytePairVocabulary(

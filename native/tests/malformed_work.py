@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from model_file import File, Manifest
+from tests.tiny import random_quantized
 
 from terselm.linear.base import LinearOp
 from terselm.linear.dense import Dense
@@ -62,4 +63,6 @@ def add_work(manifest: Manifest) -> None:
         MODEL,
         "ranks and shapes need",
     )
+    # Large enough that several threads share a single product.
+    manifest.add("good-work-wide", file_with(random_quantized(1024, 1024, 4, None)))
     manifest.add("good-work-nested", file_with(nested_stacks(14, 4)))
