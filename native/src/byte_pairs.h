@@ -30,12 +30,17 @@ uint32_t tlm_byte_pairs_text(const tlm_byte_pairs *pairs, uint32_t token, uint8_
 /* The token of these bytes, TLM_NO_TOKEN if there is none. */
 uint32_t tlm_byte_pairs_find(const tlm_byte_pairs *pairs, const uint8_t *text, size_t size);
 
-/* Encode `size` bytes that no merge crosses the ends of; `put` receives each token. `piece` has
-   room for `size` tokens. Returns how many tokens there are, now in `piece`. */
+/* Encode `size` bytes that no merge crosses the ends of. `piece` and `merges` have room for `size`
+   numbers. Returns how many tokens there are, now in `piece`. */
 size_t tlm_byte_pairs_encode(const tlm_byte_pairs *pairs, const uint8_t *text, size_t size,
-                             uint32_t *piece);
+                             uint32_t *piece, uint32_t *merges);
 /* The bytes at the start of a line of UTF-8 that belong together: a word, a number, marks or
-   white space. */
-size_t tlm_byte_pairs_piece(const uint8_t *text, size_t size);
+   white space; as if in lower case where `lowercase`. At least one, unless there are none. */
+size_t tlm_byte_pairs_piece(const uint8_t *text, size_t size, bool lowercase);
+
+static inline uint8_t tlm_lower(uint8_t byte, bool lowercase)
+{
+    return lowercase && byte >= 'A' && byte <= 'Z' ? (uint8_t)(byte + 32) : byte;
+}
 
 #endif

@@ -66,16 +66,21 @@ static void visit_places(const tlm_matrix *w, uint32_t first, const visit *v)
     }
 }
 
-/* Visit the numbers of the stored blocks among rows [first, first + high). */
-static void visit_blocks(const tlm_matrix *w, uint32_t first, const visit *v)
+/* Where a walk through stored blocks is: blocks before it, and its place in the bitmap. */
+typedef struct place {
+    size_t stored;
+    size_t bit;
+} place;
+
+/* Visit the numbers of the stored blocks among rows [first, first + high); go on to the next. */
+static void visit_blocks(const tlm_matrix *w, uint32_t first, const visit *v, place *p)
 {
     const tlm_block_sparse *m = &w->u.block_sparse;
     const uint32_t together = m->wide < 4 ? m->wide : 4;
-    size_t bit, stored = tlm_stored_before(w, first, &bit);
-    for (uint32_t begin = 0; begin < w->in; begin += m->wide, bit++) {
-        if (!(m->bitmap[bit / 8] >> bit % 8 & 1u))
+    for (uint32_t begin = 0; begin < w->in; begin += m->wide, p->bit++) {
+        if (!(m->bitmap[p->bit / 8] >> p->bit % 8 & 1u))
             continue;
-        const size_t at = stored++ * (size_t)m->high * m->wide;
+        const size_t at = p->stored++ * (size_t)m->high * m->wide;
         for (uint32_t c = 0; c < m->wide && begin + c < w->in; c++)
             for (uint32_t r = 0; r < m->high && first + r < w->out; r++)
                 add(v, &m->stored, at + ((size_t)(c / together) * m->high + r) * together + c % together,
@@ -83,30 +88,33 @@ static void visit_blocks(const tlm_matrix *w, uint32_t first, const visit *v)
     }
 }
 
-static void visit_from(const tlm_matrix *w, uint32_t first, const visit *v)
+static bool has_places(const tlm_matrix *w)
 {
-    if (w->form == TLM_SPARSE || w->form == TLM_SPARSE_QUANTIZED)
-        visit_places(w, first, v);
-    else
-        visit_blocks(w, first, v);
-}
-
-static uint32_t height(const tlm_matrix *w)
-{
-    const bool single = w->form == TLM_SPARSE || w->form == TLM_SPARSE_QUANTIZED;
-    return single ? TLM_BLOCK_ROWS : w->u.block_sparse.high;
+    return w->form == TLM_SPARSE || w->form == TLM_SPARSE_QUANTIZED;
 }
 
 void tlm_look_up_sparse(const tlm_matrix *w, uint32_t row, float *out)
 {
     const visit v = {NULL, out, row};
     memset(out, 0, w->in * sizeof *out);
-    visit_from(w, row / height(w) * height(w), &v);
+    if (has_places(w)) {
+        visit_places(w, row / TLM_BLOCK_ROWS * TLM_BLOCK_ROWS, &v);
+        return;
+    }
+    const uint32_t first = row / w->u.block_sparse.high * w->u.block_sparse.high;
+    place p;
+    p.stored = tlm_stored_before(w, first, &p.bit);
+    visit_blocks(w, first, &v, &p);
 }
 
 void tlm_combine_sparse(const tlm_matrix *w, const float *weights, float *out)
 {
     const visit v = {weights, out, 0};
-    for (uint32_t first = 0; first < w->out; first += height(w))
-        visit_from(w, first, &v);
+    place p = {0, 0};
+    if (has_places(w))
+        for (uint32_t first = 0; first < w->out; first += TLM_BLOCK_ROWS)
+            visit_places(w, first, &v);
+    else
+        for (uint32_t first = 0; first < w->out; first += w->u.block_sparse.high)
+            visit_blocks(w, first, &v, &p);
 }

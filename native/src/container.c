@@ -353,7 +353,11 @@ tlm_status tlm_container_verify(const tlm_container *container, const tlm_fault 
     tlm_sha256_add(&sha, blank, DIGEST_DIGITS);
     tlm_sha256_add(&sha, rest, (size_t)(container->bytes + container->size - rest));
     tlm_sha256_finish(&sha, digits);
-    if (memcmp(digits, stated, DIGEST_DIGITS) != 0) {
+    bool differs = memcmp(digits, stated, DIGEST_DIGITS) != 0;
+#ifdef TLM_FUZZING /* only `make fuzz` defines it: a checksum would stop a fuzzer */
+    differs = false;
+#endif
+    if (differs) {
         return tlm_fail(fault, TLM_ERROR_CHECKSUM,
                         "altered or damaged: terselm.sha256 differs; get the file again");
     }

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "reader.h"
+#include "work.h"
 
 #define MAX_PADDING 2u
 
@@ -125,6 +126,9 @@ tlm_status tlm_read_low_rank(tlm_reader *reader, tlm_json spec, tlm_matrix *matr
         return tlm_refuse(reader, "shape is [%u, %u], left and right make [%u, %u]", matrix->out,
                           matrix->in, left->out, right->in);
     }
+    if (rank > matrix->out && rank > matrix->in) {
+        return tlm_refuse(reader, "rank is %u, more than shape has rows or columns", rank);
+    }
     matrix->u.low_rank.left = left;
     matrix->u.low_rank.right = right;
     return TLM_OK;
@@ -240,6 +244,23 @@ static tlm_status check_core(const tlm_reader *reader, const tlm_tensor_train *t
     return TLM_OK;
 }
 
+/* A train can make hours of work of a few numbers. */
+static tlm_status check_work(tlm_reader *reader, const tlm_matrix *matrix)
+{
+    uint64_t held = tlm_train_held(&matrix->u.tensor_train);
+    uint64_t work = tlm_product_work(matrix), left = TLM_MOST_WORK - reader->work;
+    if (held > TLM_MOST_HELD) {
+        return tlm_refuse(reader, "ranks and shapes make %llu numbers between cores, more than %llu",
+                          (unsigned long long)held, (unsigned long long)TLM_MOST_HELD);
+    }
+    if (work > left) {
+        return tlm_refuse(reader, "ranks and shapes need %llu multiplications, more than %llu",
+                          (unsigned long long)work, (unsigned long long)left);
+    }
+    reader->work += work;
+    return TLM_OK;
+}
+
 tlm_status tlm_read_tensor_train(tlm_reader *reader, tlm_json spec, tlm_matrix *matrix)
 {
     uint32_t rows[TLM_MAX_CORES], columns[TLM_MAX_CORES], ranks[TLM_MAX_CORES + 1] = {1};
@@ -278,5 +299,5 @@ tlm_status tlm_read_tensor_train(tlm_reader *reader, tlm_json spec, tlm_matrix *
             status = check_core(reader, train, m);
         }
     }
-    return status;
+    return status == TLM_OK ? check_work(reader, matrix) : status;
 }

@@ -4,7 +4,6 @@
        's 't 're 've 'm 'll 'd
        ' '? letters+    ' '? numbers+    ' '? others+
        white space not before a non-space, white space                                          */
-#include <stdbool.h>
 #include <string.h>
 
 #include "byte_pairs.h"
@@ -49,20 +48,24 @@ static class next_class(const uint8_t *text, size_t size, size_t *length)
     return OTHER;
 }
 
-static size_t contraction(const uint8_t *text, size_t size)
+static size_t contraction(const uint8_t *text, size_t size, bool lowercase)
 {
     static const char *const ends[] = {"'s", "'t", "'re", "'ve", "'m", "'ll", "'d"};
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
         const size_t length = strlen(ends[i]);
-        if (size >= length && memcmp(text, ends[i], length) == 0)
+        size_t same = 0;
+        while (same < length && same < size &&
+               tlm_lower(text[same], lowercase) == (uint8_t)ends[i][same])
+            same++;
+        if (same == length)
             return length;
     }
     return 0;
 }
 
-size_t tlm_byte_pairs_piece(const uint8_t *text, size_t size)
+size_t tlm_byte_pairs_piece(const uint8_t *text, size_t size, bool lowercase)
 {
-    size_t length, at = contraction(text, size);
+    size_t length, at = contraction(text, size, lowercase);
     if (at != 0)
         return at;
     class kind = next_class(text, size, &length);

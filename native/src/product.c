@@ -5,6 +5,8 @@
 
 /* Below this many multiplications a part, waking a thread costs more than it saves. */
 #define LEAST_WORK ((uint64_t)1 << 17)
+/* Calls that a product of a block-sparse matrix is cut into. */
+#define MOST_CALLS 64u
 
 void *tlm_scratch_take(tlm_scratch *scratch, size_t count, size_t size)
 {
@@ -115,8 +117,13 @@ static void leaf_rows(const leaf_work *work, uint32_t begin, uint32_t end)
         return;
     }
     /* Block by block, so that a block stays in the cache for all vectors; but tables of product
-       codes are made anew in every call. */
-    const uint32_t step = work->w->form == TLM_PRODUCT_CODES ? end - begin : TLM_BLOCK_ROWS;
+       codes are made anew in every call, and blocks before the first row counted in every call. */
+    const tlm_form form = work->w->form;
+    uint32_t step = TLM_BLOCK_ROWS;
+    if (form == TLM_PRODUCT_CODES)
+        step = end - begin;
+    if (form == TLM_BLOCK_SPARSE || form == TLM_BLOCK_SPARSE_QUANTIZED)
+        step *= 1 + (end - begin) / (TLM_BLOCK_ROWS * MOST_CALLS);
     for (uint32_t row = begin; row < end; row += step) {
         const uint32_t stop = end - row < step ? end : row + step;
         for (uint32_t i = 0; i < work->count; i++)

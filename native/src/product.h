@@ -43,7 +43,7 @@ static inline size_t tlm_most(size_t a, size_t b)
 static inline size_t tlm_scratch_bytes(size_t count, size_t size)
 {
     const size_t bytes = tlm_plus(tlm_times(count, size), TLM_SCRATCH_STEP - 1);
-    return bytes / TLM_SCRATCH_STEP * TLM_SCRATCH_STEP;
+    return bytes == TLM_TOO_MUCH ? bytes : bytes / TLM_SCRATCH_STEP * TLM_SCRATCH_STEP;
 }
 
 /* Take room for `count` things of `size` bytes at a multiple of 64. The sizes were added up when

@@ -18,6 +18,7 @@ typedef struct tlm_reader {
     const tlm_fault *fault;
     char name[TLM_NAME_SIZE]; /* of the weight or part of one that is being read */
     uint32_t depth;           /* of forms in forms */
+    uint64_t work;            /* of the tensor trains read so far */
     uint32_t matrices;        /* read so far, forms inside others not counted */
 } tlm_reader;
 

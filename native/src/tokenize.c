@@ -26,11 +26,6 @@ static void put(sink *s, uint32_t token)
     s->count++;
 }
 
-static uint8_t lower(const tlm_vocabulary *v, uint8_t byte)
-{
-    return v->lowercase && byte >= 'A' && byte <= 'Z' ? (uint8_t)(byte + 32) : byte;
-}
-
 static void put_word(sink *s, const uint8_t *text, size_t size)
 {
     const tlm_vocabulary *v = s->vocabulary;
@@ -38,7 +33,7 @@ static void put_word(sink *s, const uint8_t *text, size_t size)
     uint32_t token = TLM_NO_TOKEN;
     if (size <= LONGEST) {
         for (size_t i = 0; i < size; i++)
-            word[i] = lower(v, text[i]);
+            word[i] = tlm_lower(text[i], v->lowercase);
         token = tlm_words_find(&v->words, word, size);
     }
     put(s, token == TLM_NO_TOKEN ? v->unknown : token);
@@ -105,18 +100,21 @@ static void put_characters(sink *s, const uint8_t *line, size_t size)
     }
 }
 
-/* A piece longer than the buffer is cut there: nothing that people write is. */
+/* A piece longer than the buffer is cut between two characters: nothing that people write is. */
 static void put_pieces(sink *s, const uint8_t *line, size_t size)
 {
+    const bool lowercase = s->vocabulary->lowercase;
     uint8_t text[BUFFER];
-    uint32_t piece[BUFFER];
+    uint32_t piece[BUFFER], merges[BUFFER];
     for (size_t at = 0; at < size;) {
-        size_t length = tlm_byte_pairs_piece(line + at, size - at);
-        length = length < BUFFER ? length : BUFFER;
+        size_t length = tlm_byte_pairs_piece(line + at, size - at, lowercase);
+        if (length > BUFFER)
+            for (length = BUFFER; (line[at + length] & 0xc0) == 0x80;)
+                length--;
         for (size_t i = 0; i < length; i++)
-            text[i] = lower(s->vocabulary, line[at + i]);
+            text[i] = tlm_lower(line[at + i], lowercase);
         const size_t count =
-            tlm_byte_pairs_encode(&s->vocabulary->pairs, text, length, piece);
+            tlm_byte_pairs_encode(&s->vocabulary->pairs, text, length, piece, merges);
         for (size_t i = 0; i < count; i++)
             put(s, piece[i]);
         at += length;

@@ -26,6 +26,9 @@ tlm_status tlm_read_vocabulary(const tlm_reader *reader, tlm_json spec, tlm_mode
     tlm_status status = tlm_read_flag(reader, spec, "lowercase", NULL, &v->lowercase);
     if (status == TLM_OK && words)
         status = read_splitting(reader, spec, &v->marks_are_words);
+    if (status == TLM_OK && tlm_json_count(spec) != (words ? 4 : 3)) /* kind and size, too */
+        status = tlm_refuse(reader, "has %zu fields, expected kind, size, lowercase%s",
+                            tlm_json_count(spec), words ? " and splitting" : "");
     if (status != TLM_OK)
         return status;
     if (v->kind == TLM_BYTE_PAIRS) {

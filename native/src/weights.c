@@ -1,5 +1,6 @@
 /* Which matrices and biases a model has, and of which shapes. */
 #include "model.h"
+#include "work.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -193,6 +194,11 @@ tlm_status tlm_read_weights(tlm_reader *reader, tlm_json described, tlm_model *m
     }
     tlm_status status = read_weight(&w, &model->embedding, model->vocabulary_size,
                                     config->embedding, "embedding");
+    if (status == TLM_OK && tlm_look_up_work(model->embedding) > TLM_MOST_WORK) {
+        status = tlm_refuse(reader, "a row needs %llu multiplications, more than %llu",
+                            (unsigned long long)tlm_look_up_work(model->embedding),
+                            (unsigned long long)TLM_MOST_WORK);
+    }
     uint32_t incoming = config->embedding;
     for (uint32_t i = 0; status == TLM_OK && i < config->layers; i++) {
         tlm_layer *layer = &model->layers[i];

@@ -58,7 +58,7 @@ static const char *fault_of(const tlm_word *word, bool characters)
 }
 
 /* Check all words; count them and the text of every 16th. */
-static tlm_status check(const tlm_fault *fault, bool characters, tlm_words *words, size_t *text)
+static tlm_status check(const tlm_fault *fault, bool characters, tlm_words *words, uint64_t *text)
 {
     tlm_word word = {.size = 0};
     const uint8_t *at = words->coded, *end = at + words->size;
@@ -72,6 +72,9 @@ static tlm_status check(const tlm_fault *fault, bool characters, tlm_words *word
         if (words->count % STEP == 0)
             *text += word.size;
     }
+    if (*text > UINT32_MAX)
+        return tlm_fail(fault, TLM_ERROR_MODEL, "%s: every 16th word makes %llu bytes, too many",
+                        WORDS, (unsigned long long)*text);
     return TLM_OK;
 }
 
@@ -108,7 +111,7 @@ tlm_status tlm_words_read(const tlm_model *model, const tlm_fault *fault, bool c
                         coded == NULL ? "missing" : "not a list of bytes");
     words->coded = coded->data;
     words->size = (size_t)(coded->end - coded->begin);
-    size_t text;
+    uint64_t text;
     tlm_status status = check(fault, characters, words, &text);
     if (status != TLM_OK)
         return status;
@@ -116,8 +119,9 @@ tlm_status tlm_words_read(const tlm_model *model, const tlm_fault *fault, bool c
         return tlm_fail(fault, TLM_ERROR_MODEL, "vocabulary: size is %u, %s holds %u",
                         model->vocabulary_size, WORDS, words->count);
     words->anchors = words->count / STEP + (words->count % STEP != 0);
-    const size_t numbers = 2 * (size_t)words->anchors + 1 + (order ? 2 * (size_t)words->count : 0);
-    uint32_t *memory = malloc(numbers * sizeof *memory + text);
+    const uint64_t numbers = 2 * (uint64_t)words->anchors + 1 + (order ? 2 * (uint64_t)words->count : 0);
+    const uint64_t bytes_needed = numbers * sizeof(uint32_t) + text;
+    uint32_t *memory = bytes_needed > SIZE_MAX / 2 ? NULL : malloc((size_t)bytes_needed);
     if (memory == NULL)
         return tlm_fail(fault, TLM_ERROR_MEMORY, "no memory for the vocabulary");
     words->memory = memory;

@@ -17,6 +17,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from malformed_vocabularies import add_vocabularies
+from malformed_work import add_work
 from model_file import File, Manifest
 from tests.tiny import (
     CELL_VARIANTS,
@@ -377,6 +379,8 @@ def main() -> None:
     add_bad_containers(manifest)
     add_bad_documents(manifest)
     add_bad_forms(manifest)
+    add_vocabularies(manifest)
+    add_work(manifest)
     manifest.close()
     print(f"{len(manifest.lines)} files in {manifest.folder}")
 

@@ -14,6 +14,8 @@ from terselm.models.checkpoint import lay_out
 from terselm.models.language_model import LanguageModel
 
 BLANK = "0" * 64
+FILLER = "pad."
+FILL: dict[str, Any] = {"dtype": "U8"}
 
 
 class File:
@@ -44,6 +46,24 @@ class File:
     def read(self, name: str) -> bytes:
         start, end = self.span(name)
         return bytes(self.data[start:end])
+
+    def replace(self, name: str, dtype: str, shape: list[int], content: bytes) -> None:
+        """Put another tensor, or a new one, under this name; everything is laid out anew."""
+        kept = {key: entry for key, entry in self.entries.items() if not key.startswith(FILLER)}
+        parts = {key: self.read(key) for key in kept} | {name: content}
+        kept[name] = {"dtype": dtype, "shape": shape}
+        self.entries, self.data = {}, bytearray()
+        for key, part in parts.items():
+            if len(self.data) % 64:
+                self._add(f"{FILLER}{len(self.entries)}", FILL, bytes(-len(self.data) % 64))
+            self._add(key, kept[key], part)
+
+    def _add(self, name: str, entry: dict[str, Any], content: bytes) -> None:
+        start = len(self.data)
+        self.data += content
+        shape = [len(content)] if entry is FILL else entry["shape"]
+        offsets = [start, len(self.data)]
+        self.entries[name] = {"dtype": entry["dtype"], "shape": shape, "data_offsets": offsets}
 
     def spec(self, weight: str) -> dict[str, Any]:
         spec: dict[str, Any] = self.document["weights"][weight]

