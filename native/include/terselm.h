@@ -69,6 +69,12 @@ TLM_API tlm_status tlm_open(const void *bytes, size_t n, tlm_model **out, char *
 TLM_API tlm_status tlm_open_file(const char *path, tlm_model **out, char *message,
                                  size_t message_size);
 
+/* As `tlm_open_file`, without comparing the checksum, which takes most of the time of opening: for
+ * files that something else vouches for, such as the signature of an application. Everything that
+ * safety needs is checked all the same. */
+TLM_API tlm_status tlm_open_trusted_file(const char *path, tlm_model **out, char *message,
+                                         size_t message_size);
+
 /* Free a model and what it maps; NULL is allowed. Pointers from `tlm_describe` end with it. */
 TLM_API void tlm_close(tlm_model *model);
 

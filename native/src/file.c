@@ -76,7 +76,8 @@ static void *read_file(const char *path, size_t *size, tlm_status *status)
     return bytes;
 }
 
-tlm_status tlm_open_file(const char *path, tlm_model **out, char *message, size_t message_size)
+static tlm_status open_path(const char *path, tlm_trust trust, tlm_model **out, char *message,
+                            size_t message_size)
 {
     tlm_fault fault = {message, message_size};
     if (out != NULL) {
@@ -101,7 +102,7 @@ tlm_status tlm_open_file(const char *path, tlm_model **out, char *message, size_
                         status == TLM_ERROR_MEMORY || errno == 0 ? tlm_error_text(status)
                                                                  : strerror(errno));
     }
-    status = tlm_open(bytes, size, out, message, message_size);
+    status = tlm_open_model(bytes, size, trust, out, message, message_size);
     if (status != TLM_OK) {
         tlm_release_file(bytes, mapped_size);
         return status;
@@ -109,6 +110,17 @@ tlm_status tlm_open_file(const char *path, tlm_model **out, char *message, size_
     (*out)->mapping = bytes;
     (*out)->mapping_size = mapped_size;
     return TLM_OK;
+}
+
+tlm_status tlm_open_file(const char *path, tlm_model **out, char *message, size_t message_size)
+{
+    return open_path(path, TLM_VERIFY, out, message, message_size);
+}
+
+tlm_status tlm_open_trusted_file(const char *path, tlm_model **out, char *message,
+                                 size_t message_size)
+{
+    return open_path(path, TLM_TRUST, out, message, message_size);
 }
 
 void tlm_release_file(void *mapping, size_t mapping_size)

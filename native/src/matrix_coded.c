@@ -80,6 +80,9 @@ static uint64_t packed_code_bytes(uint32_t rows, uint32_t columns, uint32_t bits
 static bool has_least_code(const uint8_t *codes, uint32_t rows, uint32_t columns)
 {
     uint64_t fours = runs_of(columns, 8);
+    if (memchr(codes, 0x80, (size_t)(tlm_padded_rows(rows) * 4 * fours)) == NULL) {
+        return false; /* the usual case, at the speed of memory */
+    }
     for (uint64_t start = 0; start < rows; start += TLM_BLOCK_ROWS) {
         uint32_t height = tlm_block_height(rows, (uint32_t)(start / TLM_BLOCK_ROWS));
         uint64_t real = rows - start < height ? rows - start : height;

@@ -109,10 +109,11 @@ static tlm_status check_ties(const tlm_reader *reader, const tlm_model *model)
     return TLM_OK;
 }
 
-static tlm_status read_model(tlm_model *model, tlm_arena *arena, const tlm_fault *fault)
+static tlm_status read_model(tlm_model *model, tlm_trust trust, tlm_arena *arena,
+                             const tlm_fault *fault)
 {
     tlm_status status = tlm_container_read(&model->container, arena, fault);
-    if (status == TLM_OK) {
+    if (status == TLM_OK && trust == TLM_VERIFY) {
         status = tlm_container_verify(&model->container, fault);
     }
     if (status == TLM_OK) {
@@ -161,6 +162,12 @@ static bool is_little_endian(void)
 tlm_status tlm_open(const void *bytes, size_t n, tlm_model **out, char *message,
                     size_t message_size)
 {
+    return tlm_open_model(bytes, n, TLM_VERIFY, out, message, message_size);
+}
+
+tlm_status tlm_open_model(const void *bytes, size_t n, tlm_trust trust, tlm_model **out,
+                          char *message, size_t message_size)
+{
     tlm_fault fault = {message, message_size};
     tlm_container container;
     tlm_fail(&fault, TLM_OK, "%s", "");
@@ -191,7 +198,7 @@ tlm_status tlm_open(const void *bytes, size_t n, tlm_model **out, char *message,
     memset(model, 0, sizeof *model);
     model->container = container;
     tlm_arena arena = {memory + head, (size_t)size - head, 0};
-    status = read_model(model, &arena, &fault);
+    status = read_model(model, trust, &arena, &fault);
     if (status != TLM_OK) {
         tlm_close(model);
         return status;

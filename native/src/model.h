@@ -93,4 +93,10 @@ tlm_status tlm_read_weights(tlm_reader *reader, tlm_json weights, tlm_model *mod
 /* Free what `tlm_open_file` mapped. */
 void tlm_release_file(void *mapping, size_t mapping_size);
 
+typedef enum tlm_trust { TLM_VERIFY, TLM_TRUST } tlm_trust;
+
+/* `tlm_open`, which compares the checksum or not. */
+tlm_status tlm_open_model(const void *bytes, size_t n, tlm_trust trust, tlm_model **out,
+                          char *message, size_t message_size);
+
 #endif

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-static const uint32_t ROUND[64] = {
+const uint32_t TLM_SHA256_ROUND[64] = {
     0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
     0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
     0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
@@ -34,7 +34,7 @@ static void add_block(uint32_t state[8], const uint8_t *block)
     for (unsigned i = 0; i < 64; i++) {
         uint32_t s1 = rotate(v[4], 6) ^ rotate(v[4], 11) ^ rotate(v[4], 25);
         uint32_t choice = (v[4] & v[5]) ^ (~v[4] & v[6]);
-        uint32_t t1 = v[7] + s1 + choice + ROUND[i] + w[i];
+        uint32_t t1 = v[7] + s1 + choice + TLM_SHA256_ROUND[i] + w[i];
         uint32_t s0 = rotate(v[0], 2) ^ rotate(v[0], 13) ^ rotate(v[0], 22);
         uint32_t t2 = s0 + ((v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]));
         memmove(v + 1, v, 7 * sizeof v[0]);
@@ -43,6 +43,19 @@ static void add_block(uint32_t state[8], const uint8_t *block)
     }
     for (unsigned i = 0; i < 8; i++) {
         state[i] += v[i];
+    }
+}
+
+static void add_blocks(uint32_t state[8], const uint8_t *at, size_t blocks)
+{
+#if TLM_SHA_X86
+    if (tlm_sha256_has_x86()) {
+        tlm_sha256_x86(state, at, blocks);
+        return;
+    }
+#endif
+    for (; blocks > 0; blocks--, at += 64) {
+        add_block(state, at);
     }
 }
 
@@ -67,10 +80,12 @@ void tlm_sha256_add(tlm_sha256 *sha, const void *bytes, size_t size)
         if (waiting + taken < 64) {
             return;
         }
-        add_block(sha->state, sha->block);
+        add_blocks(sha->state, sha->block, 1);
     }
-    for (; size >= 64; from += 64, size -= 64) {
-        add_block(sha->state, from);
+    if (size >= 64) {
+        add_blocks(sha->state, from, size / 64);
+        from += size / 64 * 64;
+        size %= 64;
     }
     if (size > 0) {
         memcpy(sha->block, from, size);

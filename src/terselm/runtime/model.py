@@ -60,6 +60,9 @@ class Model:
         Threads that share large products.
     kernels : str, optional
         One of `kernel_names()`; the fastest of this machine if left out.
+    trusted : bool
+        Do not compare the checksum, which takes most of the time of opening; for a file that
+        something else vouches for.
 
     Raises
     ------
@@ -76,13 +79,13 @@ class Model:
         batch: int = 1,
         threads: int = 1,
         kernels: str | None = None,
+        trusted: bool = False,
     ) -> None:
         self._handle = ctypes.c_void_p()
         message = ctypes.create_string_buffer(MESSAGE_BYTES)
         calls = library()
-        status = calls.tlm_open_file(
-            os.fsencode(path), ctypes.byref(self._handle), message, MESSAGE_BYTES
-        )
+        open_file = calls.tlm_open_trusted_file if trusted else calls.tlm_open_file
+        status = open_file(os.fsencode(path), ctypes.byref(self._handle), message, MESSAGE_BYTES)
         if status != 0:
             raise TerselmError(f"{os.fspath(path)}: {message.value.decode(errors='replace')}")
         if not 1 <= batch <= 4096 or not 1 <= threads <= 256:
