@@ -107,7 +107,7 @@ static float product_number(const tlm_matrix *w, uint32_t row, uint32_t column)
     const uint32_t at = column / m->size, i = row - b.first, half = b.rows / 2;
     unsigned code;
     if (m->count == 16)
-        code = m->codes[(size_t)b.first * m->blocks / 2 + (size_t)at * half + i % half] >>
+        code = (unsigned)m->codes[(size_t)b.first * m->blocks / 2 + (size_t)at * half + i % half] >>
                    (i < half ? 0 : 4) & 15u;
     else
         code = m->codes[(size_t)b.first * m->blocks + (size_t)at * b.rows + i];

@@ -16,7 +16,7 @@ static float stored_number(const tlm_stored_values *m, size_t at, uint32_t row)
         return tlm_from_half(m->scales[row]) * (float)(int8_t)m->codes[at];
     if (m->bits == 4)
         return tlm_from_half(m->scales[row]) *
-               (float)((int)(m->codes[at / 2] >> at % 2 * 4 & 15u) - 8);
+               (float)((int)((unsigned)m->codes[at / 2] >> at % 2 * 4 & 15u) - 8);
     return m->half ? tlm_from_half(((const uint16_t *)m->values)[at])
                    : ((const float *)m->values)[at];
 }
@@ -78,7 +78,7 @@ static void visit_blocks(const tlm_matrix *w, uint32_t first, const visit *v, pl
     const tlm_block_sparse *m = &w->u.block_sparse;
     const uint32_t together = m->wide < 4 ? m->wide : 4;
     for (uint32_t begin = 0; begin < w->in; begin += m->wide, p->bit++) {
-        if (!(m->bitmap[p->bit / 8] >> p->bit % 8 & 1u))
+        if (!((unsigned)m->bitmap[p->bit / 8] >> p->bit % 8 & 1u))
             continue;
         const size_t at = p->stored++ * (size_t)m->high * m->wide;
         for (uint32_t c = 0; c < m->wide && begin + c < w->in; c++)

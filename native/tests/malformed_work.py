@@ -12,6 +12,7 @@ from terselm.linear.low_rank import LowRank
 from terselm.linear.tensor_train import TensorTrain
 from terselm.models.config import ModelConfig
 from terselm.models.language_model import LanguageModel
+from terselm.text.byte_pair import BytePairVocabulary
 from terselm.text.word import WordVocabulary
 
 MODEL = 8
@@ -45,6 +46,23 @@ def nested_stacks(depth: int, side: int) -> LinearOp:
     return LowRank(Dense.initialize(side, side), right)
 
 
+def colliding_merges(count: int) -> list[tuple[int, int]]:
+    """Pairs of bytes that all belong into the first places of the library's hash table."""
+    size = 1 << (2 * (count + 257) - 1).bit_length()
+    pairs = ((left, right) for left in range(1, 257) for right in range(1, 257))
+    return [pair for pair in pairs if _hash(*pair) % size < count // 4][:count]
+
+
+def _hash(left: int, right: int) -> int:
+    value = 0
+    for number in (left, right):
+        value = (value ^ number) * 0x9E3779B1 & 0xFFFFFFFF
+        value ^= value >> 15
+    value = (value ^ value >> 16) * 0x85EBCA6B & 0xFFFFFFFF
+    value = (value ^ value >> 13) * 0xC2B2AE35 & 0xFFFFFFFF
+    return value ^ value >> 16
+
+
 def add_work(manifest: Manifest) -> None:
     torch.manual_seed(6)
 
@@ -63,6 +81,9 @@ def add_work(manifest: Manifest) -> None:
         MODEL,
         "ranks and shapes need",
     )
+    config = ModelConfig(cell="rnn_tanh", hidden=(1,), embedding=1)
+    model = LanguageModel(config, BytePairVocabulary(colliding_merges(3000)))
+    manifest.add("bad-work-merges", File(model).bytes(), MODEL, "made up to collide")
     # Large enough that several threads share a single product.
     manifest.add("good-work-wide", file_with(random_quantized(1024, 1024, 4, None)))
     manifest.add("good-work-nested", file_with(nested_stacks(14, 4)))

@@ -10,7 +10,7 @@
 #include "fault.h"
 #include "terselm.h"
 
-static unsigned checks, failures;
+static _Atomic unsigned checks, failures; /* threads check, too */
 
 static inline TLM_PRINTF(2, 3) void check(bool good, const char *format, ...)
 {

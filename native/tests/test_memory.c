@@ -61,7 +61,12 @@ static void test_calls(const tlm_model *model, const char *name)
     const uint32_t size = size_of(model);
     unsigned char *state = take(tlm_state_size(model)), *saved = take(tlm_state_saved_size(model));
     float *scores = take((size + 8) * sizeof *scores);
-    tlm_context *context = open_context(model, 4, 2, NULL);
+#if defined(__wasm__) || defined(_WIN32)
+    const uint32_t threads = 1;
+#else
+    const uint32_t threads = 2;
+#endif
+    tlm_context *context = open_context(model, 4, threads, NULL);
     const uint32_t tokens[] = {0, size - 1, size / 2, 0, 1, 2, 0};
     uint32_t found[8];
     size_t count;
