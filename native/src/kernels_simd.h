@@ -31,7 +31,6 @@ tlm_product tlm_wasm_quantized;
 #endif
 
 #define SIMD static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 16")
 
 #if TLM_NEON
 #include <arm_neon.h>
