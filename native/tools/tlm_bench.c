@@ -255,8 +255,9 @@ static void print_table(const request *r, const measured *m, const char *cpu)
                (unsigned long long)m->peak);
     printf("read bandwidth     %.2f GB/s, over as many bytes as the file has\n",
            m->bandwidth / 1e9);
-    printf("floor              %.1f us to read the file once; a token takes %.2f times that\n",
-           m->floor, m->both.median / m->floor);
+    printf("floor              %.1f us to read the file once; a token takes %.2f times that%s\n",
+           m->floor, m->both.median / m->floor,
+           m->model.tied ? "" : ",\n                   but reads one row only of the embedding");
 }
 
 static void read_arguments(request *r, arguments *a)
