@@ -27,12 +27,17 @@ def terselm_step(path: Path, batch: int, kernels: str | None = None) -> Step:
     """The C library on a model file."""
     model = Model(path, batch=batch, kernels=kernels)
     states = [model.state() for _ in range(batch)]
+    out = np.empty((batch, len(model)), np.float32)
 
-    def step(tokens: np.ndarray) -> np.ndarray:
+    def one(tokens: np.ndarray) -> np.ndarray:
+        model.step(states[0], int(tokens[0]))
+        return model.log_probabilities(states[0], out[0])
+
+    def many(tokens: np.ndarray) -> np.ndarray:
         model.step_many(states, tokens)
-        return model.log_probabilities_many(states)
+        return model.log_probabilities_many(states, out)
 
-    return step
+    return one if batch == 1 else many
 
 
 def onnxruntime_step(path: Path) -> Step:

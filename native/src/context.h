@@ -43,8 +43,10 @@ size_t tlm_cells_room(const tlm_model *model, uint32_t batch);
 /* What the output layer reads from a state: the last layer's output. */
 const float *tlm_output_vector(const tlm_model *model, const void *state);
 
-/* Scores of all tokens for `count` output vectors into context->scores: log-probabilities. */
-void tlm_all_scores(tlm_context *context, uint32_t count, const float *const *vectors);
+/* Log-probabilities of all tokens for `count` output vectors, at out + i * stride; `out` may be
+   context->scores. */
+void tlm_all_scores(tlm_context *context, uint32_t count, const float *const *vectors, float *out,
+                    size_t stride);
 
 /* out[i] = log-probability of targets[i] for vectors[i]. */
 void tlm_target_scores(tlm_context *context, uint32_t count, const float *const *vectors,

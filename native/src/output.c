@@ -26,13 +26,15 @@ static float log_sum(const tlm_kernels *k, const float *scores, uint32_t size)
     return most + logf(k->sum_exp(scores, size, most));
 }
 
-static void subtract(float *scores, size_t size, float by)
+/* to = from - by; the two may be the same. */
+static void subtract(float *to, const float *from, size_t size, float by)
 {
     for (size_t j = 0; j < size; j++)
-        scores[j] -= by;
+        to[j] = from[j] - by;
 }
 
-/* Scores of all tokens, bias included, not normalized. */
+/* Scores of all tokens, without the bias: that is added vector by vector, with what follows, so
+   that the scores of a vector are read from the second cache only. */
 static void softmax_scores(tlm_context *c, uint32_t count, const float *const *vectors)
 {
     const tlm_output *output = &c->model->output;
@@ -43,8 +45,15 @@ static void softmax_scores(tlm_context *c, uint32_t count, const float *const *v
         vectors = c->more;
     }
     multiply(c, output->weight, vectors, count, c->scores, c->score_width);
-    for (uint32_t i = 0; i < count; i++)
-        add(c->scores + i * c->score_width, output->bias, c->model->vocabulary_size);
+}
+
+/* Scores of vector i with the bias; `sum` receives their log_sum. */
+static const float *biased(tlm_context *c, uint32_t i, float *sum)
+{
+    float *scores = c->scores + i * c->score_width;
+    add(scores, c->model->output.bias, c->model->vocabulary_size);
+    *sum = log_sum(c->engine.kernels, scores, c->model->vocabulary_size);
+    return scores;
 }
 
 /* Normalized scores of the head: the most frequent words, then the clusters. */
@@ -56,7 +65,7 @@ static void head_scores(tlm_context *c, uint32_t count, const float *const *vect
     for (uint32_t i = 0; i < count; i++) {
         float *scores = c->scores + i * c->score_width;
         add(scores, output->bias, size);
-        subtract(scores, size, log_sum(c->engine.kernels, scores, size));
+        subtract(scores, scores, size, log_sum(c->engine.kernels, scores, size));
     }
 }
 
@@ -66,11 +75,11 @@ static void tail_scores(tlm_context *c, const tlm_tail *tail, const float *vecto
     multiply(c, tail->down, &vector, 1, c->first, c->width);
     const float *inner = c->first;
     multiply(c, tail->words, &inner, 1, to, c->score_width);
-    subtract(to, tail->words->out, log_sum(c->engine.kernels, to, tail->words->out));
+    subtract(to, to, tail->words->out, log_sum(c->engine.kernels, to, tail->words->out));
 }
 
-/* All words of one vector, whose head is in `scores`; they end up in order of id. */
-static void spread(tlm_context *c, float *scores, const float *vector)
+/* All words of one vector, whose head is in `scores`, to `out` in order of id. */
+static void spread(tlm_context *c, const float *scores, const float *vector, float *out)
 {
     const tlm_model *model = c->model;
     const uint32_t cutoff = model->config.cutoffs[0], tails = model->config.tails;
@@ -83,27 +92,28 @@ static void spread(tlm_context *c, float *scores, const float *vector)
     for (uint32_t t = 0; t < tails; t++) {
         const tlm_tail *tail = &model->output.tails[t];
         tail_scores(c, tail, vector, ranked + start);
-        subtract(ranked + start, tail->words->out, -clusters[t]);
+        subtract(ranked + start, ranked + start, tail->words->out, -clusters[t]);
         start += tail->words->out;
     }
     for (uint32_t rank = 0; rank < model->vocabulary_size; rank++)
-        scores[model->output.order[rank]] = ranked[rank];
+        out[model->output.order[rank]] = ranked[rank];
     c->scratch = saved;
 }
 
-void tlm_all_scores(tlm_context *c, uint32_t count, const float *const *vectors)
+void tlm_all_scores(tlm_context *c, uint32_t count, const float *const *vectors, float *out,
+                    size_t stride)
 {
-    const uint32_t size = c->model->vocabulary_size;
     if (c->model->config.adaptive) {
         head_scores(c, count, vectors);
         for (uint32_t i = 0; i < count; i++)
-            spread(c, c->scores + i * c->score_width, vectors[i]);
+            spread(c, c->scores + i * c->score_width, vectors[i], out + i * stride);
         return;
     }
     softmax_scores(c, count, vectors);
     for (uint32_t i = 0; i < count; i++) {
-        float *scores = c->scores + i * c->score_width;
-        subtract(scores, size, log_sum(c->engine.kernels, scores, size));
+        float sum;
+        const float *scores = biased(c, i, &sum);
+        subtract(out + i * stride, scores, c->model->vocabulary_size, sum);
     }
 }
 
@@ -134,11 +144,11 @@ void tlm_target_scores(tlm_context *c, uint32_t count, const float *const *vecto
         softmax_scores(c, count, vectors);
     for (uint32_t i = 0; i < count; i++) {
         const float *scores = c->scores + i * c->score_width;
+        float sum = 0;
         if (model->config.adaptive)
             out[i] = ranked_score(c, scores, vectors[i], model->output.rank[targets[i]]);
         else
-            out[i] = scores[targets[i]] -
-                     log_sum(c->engine.kernels, scores, model->vocabulary_size);
+            out[i] = biased(c, i, &sum)[targets[i]] - sum;
     }
 }
 

@@ -15,10 +15,7 @@ tlm_status tlm_log_probabilities_many(tlm_context *c, uint32_t count, const void
     }
     if (count == 0)
         return TLM_OK;
-    tlm_all_scores(c, count, c->inputs);
-    const size_t size = c->model->vocabulary_size;
-    for (uint32_t i = 0; i < count; i++)
-        memcpy(out + i * size, c->scores + i * c->score_width, size * sizeof *out);
+    tlm_all_scores(c, count, c->inputs, out, c->model->vocabulary_size);
     return TLM_OK;
 }
 
@@ -33,7 +30,7 @@ static const float *scores_after(tlm_context *c, const void *state)
     if (c == NULL || state == NULL || (uintptr_t)state % sizeof(float) != 0)
         return NULL;
     c->inputs[0] = tlm_output_vector(c->model, state);
-    tlm_all_scores(c, 1, c->inputs);
+    tlm_all_scores(c, 1, c->inputs, c->scores, c->score_width);
     return c->scores;
 }
 
@@ -71,7 +68,7 @@ static void score_kept(tlm_context *c, uint32_t count, const uint32_t *tokens, f
         tlm_target_scores(c, count, c->inputs, tokens, out);
         return;
     }
-    tlm_all_scores(c, count, c->inputs);
+    tlm_all_scores(c, count, c->inputs, c->scores, c->score_width);
     for (uint32_t i = 0; i < count; i++) {
         const float *scores = c->scores + i * c->score_width;
         out[i] = scores[tokens[i]];

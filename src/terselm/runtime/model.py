@@ -8,12 +8,12 @@ import os
 import threading
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from terselm.errors import TerselmError, UsageError
+from terselm.runtime.context import Context, Tokens, addresses, output_array, token_ids
 from terselm.runtime.library import (
     ARGUMENT,
     MAX_TOKEN_BYTES,
@@ -27,7 +27,6 @@ from terselm.runtime.library import (
 from terselm.runtime.state import State
 
 MESSAGE_BYTES = 512
-Tokens = Sequence[int] | npt.NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
@@ -109,9 +108,9 @@ class Model:
 
     def _context(self) -> ctypes.c_void_p:
         """Return the memory of this thread, made when it first computes."""
-        holder: _Context | None = getattr(self._contexts, "context", None)
+        holder: Context | None = getattr(self._contexts, "context", None)
         if holder is None:
-            holder = _Context(self._handle, self._options)
+            holder = Context(self._handle, self._options)
             self._contexts.context = holder
         return holder.handle
 
@@ -171,31 +170,56 @@ class Model:
         UsageError
             If these are not as many tokens as states, too many, or outside the vocabulary.
         """
-        ids = _ids(tokens)
+        ids = token_ids(tokens)
         if len(ids) != len(states) or len(states) > self.batch:
             raise UsageError(f"{len(states)} states and {len(ids)} tokens; batch is {self.batch}")
         status = library().tlm_step_many(
-            self._context(), len(ids), _addresses(states), ids.ctypes.data
+            self._context(), len(ids), addresses(states), ids.ctypes.data
         )
         check(status, "tokens")
 
-    def log_probabilities(self, state: State) -> npt.NDArray[np.float32]:
-        """Return the natural-log probability of every token, float32 [vocabulary]."""
-        return self.log_probabilities_many([state])[0]
+    def log_probabilities(
+        self, state: State, out: npt.NDArray[np.float32] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Return the natural-log probability of every token, float32 [vocabulary].
 
-    def log_probabilities_many(self, states: Sequence[State]) -> npt.NDArray[np.float32]:
-        """Return those of several states, float32 [states, vocabulary].
+        Parameters
+        ----------
+        state : State
+        out : ndarray, optional
+            Where to write them, float32 [vocabulary], contiguous.
 
         Raises
         ------
         UsageError
-            If there are more states than `batch`.
+            If `out` is another array.
+        """
+        out = output_array(out, (self._size,))
+        status = library().tlm_log_probabilities(self._context(), state.address, out.ctypes.data)
+        check(status, "state")
+        return out
+
+    def log_probabilities_many(
+        self, states: Sequence[State], out: npt.NDArray[np.float32] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Return those of several states, float32 [states, vocabulary].
+
+        Parameters
+        ----------
+        states : sequence of State
+        out : ndarray, optional
+            Where to write them.
+
+        Raises
+        ------
+        UsageError
+            If there are more states than `batch`, or `out` is another array.
         """
         if len(states) > self.batch:
             raise UsageError(f"{len(states)} states; batch is {self.batch}")
-        out = np.empty((len(states), len(self)), np.float32)
+        out = output_array(out, (len(states), self._size))
         status = library().tlm_log_probabilities_many(
-            self._context(), len(states), _addresses(states), out.ctypes.data
+            self._context(), len(states), addresses(states), out.ctypes.data
         )
         check(status, "states")
         return out
@@ -208,7 +232,7 @@ class Model:
         UsageError
             If one is outside the vocabulary.
         """
-        ids = _ids(tokens)
+        ids = token_ids(tokens)
         out = np.empty(len(ids), np.float32)
         status = library().tlm_score_tokens(
             self._context(), state.address, ids.ctypes.data, len(ids), out.ctypes.data
@@ -235,7 +259,7 @@ class Model:
         UsageError
             If one is outside the vocabulary.
         """
-        ids = _ids(tokens)
+        ids = token_ids(tokens)
         out = np.empty(len(ids), np.float32)
         status = library().tlm_score_sequence(
             self._context(), state.address, ids.ctypes.data, len(ids), out.ctypes.data, None
@@ -260,7 +284,7 @@ class Model:
         UsageError
             If one is outside the vocabulary.
         """
-        ids = _ids(tokens)
+        ids = token_ids(tokens)
         scores, ranks = np.empty(len(ids), np.float32), np.empty(len(ids), np.uint32)
         status = library().tlm_rank_sequence(
             self._context(),
@@ -296,7 +320,7 @@ class Model:
         if k < 1:
             raise UsageError(f"k is {k}; it must be at least 1")
         k = min(k, len(self))
-        text, left_out = prefix.encode(), _ids(list(exclude))
+        text, left_out = prefix.encode(), token_ids(list(exclude))
         choices, found = (Choice * k)(), ctypes.c_uint32()
         status = library().tlm_top(
             self._context(),
@@ -373,31 +397,3 @@ class Model:
         data = word.encode()
         token: int = library().tlm_find_token(self._handle, data, len(data))
         return None if token == NO_TOKEN else token
-
-
-class _Context:
-    """Working memory of one thread; freed with it."""
-
-    def __init__(self, model: ctypes.c_void_p, options: Options) -> None:
-        self.handle = ctypes.c_void_p()
-        status = library().tlm_context_open(model, ctypes.byref(options), ctypes.byref(self.handle))
-        if status == ARGUMENT:
-            name = options.kernels.decode()
-            raise UsageError(f"this machine cannot run kernels {name!r}")
-        check(status, "context")
-
-    def __del__(self) -> None:
-        if self.handle:
-            library().tlm_context_close(self.handle)
-
-
-def _ids(tokens: Tokens) -> npt.NDArray[np.uint32]:
-    """Return tokens as uint32; what does not fit becomes one that no vocabulary has."""
-    array = np.asarray(tokens, np.int64)
-    return np.ascontiguousarray(
-        np.where((array < 0) | (array > NO_TOKEN), NO_TOKEN, array), np.uint32
-    )
-
-
-def _addresses(states: Sequence[State]) -> Any:
-    return (ctypes.c_void_p * len(states))(*(state.address for state in states))
