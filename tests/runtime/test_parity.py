@@ -42,9 +42,9 @@ def check(model: LanguageModel, path: Path) -> None:
     found = {name: log_probabilities(path, name, TOKENS) for name in kernel_names()}
     for name, values in found.items():
         assert np.abs(values - expected).max() < 2e-4 * np.abs(expected).max(), name
-        # A cell without a bound (relu) can make numbers of any size.
-        size = max(1, np.abs(expected).max())
-        assert np.allclose(values, found["portable"], rtol=1e-5, atol=1e-5 * size), name
+        # Against the largest of each step: a recurrence without bounds may grow to 1e8.
+        scale = 1 + np.abs(expected).max(axis=1, keepdims=True)
+        assert (np.abs(values - found["portable"]) <= 1e-5 * scale).all(), name
 
 
 @pytest.mark.parametrize("tied", [False, True])
