@@ -9,7 +9,8 @@ PYTEST_FLAGS ?= -n 2 --dist loadfile
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test lint types examples benchmark-training clean
+.PHONY: help quickstart native test native-test native-targets lint types examples \
+    benchmark-training benchmark-runtime clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | \
@@ -18,8 +19,23 @@ help: ## list the targets
 quickstart: $(VENV)/.train ## install terselm and run the guided example
 	$(BIN)/terselm quickstart
 
-test: $(VENV)/.dev ## run the tests (PYTEST_FLAGS="-k name" picks some)
+native: ## build the C library and its tools; needs a C compiler only
+	$(MAKE) -C native
+
+test: $(VENV)/.dev native ## run the tests (PYTEST_FLAGS="-k name" picks some)
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+native-test: $(VENV)/.dev native ## test the C library, plain and with sanitizers
+	$(MAKE) -C native files PYTHON=$(abspath $(BIN)/python)
+	$(MAKE) -C native size test example
+	$(MAKE) -C native SANITIZE=address,undefined test
+	$(MAKE) -C native SANITIZE=thread test
+	$(MAKE) -C native soak
+
+native-targets: native-test ## the same on ARM and WebAssembly, and a minute of fuzzing
+	$(MAKE) -C native arm-test
+	$(MAKE) -C native wasm-test
+	$(MAKE) -C native fuzz SECONDS=60
 
 lint: $(VENV)/.dev ## check style and formatting
 	$(BIN)/ruff check .
@@ -37,7 +53,12 @@ examples: $(VENV)/.train ## run every script in examples/
 benchmark-training: $(VENV)/.train ## measure training speed
 	$(BIN)/python benchmarks/training_speed.py
 
+benchmark-runtime: $(VENV)/.dev native ## measure every engine; needs onnxruntime and openvino
+	$(PIP_INSTALL) -e '.[benchmark]'
+	$(BIN)/python benchmarks/runtime_speed.py --out benchmarks/results/runtime-speed
+
 clean: ## remove .venv, caches and build outputs
+	$(MAKE) -C native clean
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -path ./.git -prune -o -type d \( -name __pycache__ -o -name '*.egg-info' \) \
 	    -prune -exec rm -rf {} +

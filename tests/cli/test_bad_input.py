@@ -166,6 +166,10 @@ def test_wrong_usage(terselm, arguments, words):
 def test_a_wrong_split_and_device(terselm, model_file, corpus):
     refused(terselm("evaluate", model_file, "--data", corpus, "--split", "tst"), 2, "tst")
     refused(terselm("evaluate", model_file, "--data", corpus, "--device", "gpu"), 2, "gpu")
+    torch = ("--engine", "torch", "--device", "gpu")
+    refused(terselm("evaluate", model_file, "--data", corpus, *torch), 2, "gpu")
+    refused(terselm("evaluate", model_file, "--data", corpus, "--engine", "onnx"), 2, "onnx")
+    refused(terselm("bench", model_file, "--kernels", "fpga"), 2, "fpga")
 
 
 def test_a_traceback_only_with_debug(terselm, tmp_path):

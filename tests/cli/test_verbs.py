@@ -101,8 +101,14 @@ def test_train_evaluate_compress_predict(terselm, corpus, tmp_path):
     # Training may have moved it; no step stored it anew.
     assert values["untouched"] + values["same_form"] == ["output"]
     assert len(values["steps"]) == 4
-    valid = terselm("evaluate", small, "--data", corpus, "--json").json
+    valid = terselm("evaluate", small, "--data", corpus, "--engine", "torch", "--json").json
     assert values["steps"][-1]["perplexity"] == pytest.approx(valid["perplexity"], rel=1e-6)
+    shipped = terselm("evaluate", small, "--data", corpus, "--json").json
+    assert shipped["engine"] == "native"
+    assert shipped["perplexity"] == pytest.approx(valid["perplexity"], rel=1e-3)
+    assert {key: shipped[key] for key in ("tokens", "unknown")} == {
+        key: valid[key] for key in ("tokens", "unknown")
+    }
 
     found = terselm("predict", small, "w01 w02", "-k", 3, "--json").json["predictions"]
     assert len(found) == 3

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from terselm.errors import TerselmError, UsageError
-from terselm.evaluate.perplexity import evaluate, interval, perplexity, ranks_of
+from terselm.evaluate.evaluation import interval
+from terselm.evaluate.perplexity import evaluate, perplexity, ranks_of
 from tests.evaluate.truth import logits_step_by_step, nats_step_by_step, random_ids, split_of
 from tests.tiny import CELL_VARIANTS, FORM_BUILDERS, make_model
 

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from terselm.evaluate.cost import inspect
-from terselm.evaluate.perplexity import Evaluation
+from terselm.evaluate.evaluation import Evaluation
 from terselm.report.sizes import human_bytes, human_count, human_number, human_shape, human_share
 from terselm.report.table import Column, Table
 from terselm.report.tables import (

@@ -6,8 +6,19 @@ from typing import Annotated
 
 import typer
 
-from terselm.cli.options import Data, Debug, Device, Json, ModelFile
+from terselm.cli.options import (
+    Data,
+    Debug,
+    Device,
+    Engine,
+    Json,
+    Kernels,
+    ModelFile,
+    Threads,
+    check_engine,
+)
 from terselm.cli.output import Output
+from terselm.errors import UsageError
 
 Split = Annotated[str, typer.Option("--split", help="valid or test.")]
 
@@ -16,6 +27,9 @@ def evaluate(
     model: ModelFile,
     data: Data,
     split: Split = "valid",
+    engine: Engine = "native",
+    threads: Threads = 1,
+    kernels: Kernels = None,
     device: Device = "auto",
     json: Json = False,
     debug: Debug = False,
@@ -27,14 +41,27 @@ def evaluate(
 
     **Example**: terselm evaluate lstm.safetensors --data ptb --split test
     """
-    from terselm.cli.loading import open_model, split_of
-    from terselm.evaluate.perplexity import evaluate as measure
     from terselm.report.tables import evaluation_table
 
     output = Output(json)
-    language_model = open_model(model, device)
-    tokens = split_of(data, split, language_model.vocabulary)
+    native = check_engine(engine)
+    if native and device != "auto":
+        raise UsageError(f"--device {device} is for --engine torch; the C library runs on the CPU")
     with output.progress(f"evaluate {split}") as advance:
-        evaluation = measure(language_model, tokens, progress=advance)
-    values = {"model": str(model), "split": split, **evaluation.as_dict()}
+        if native:
+            from terselm.cli.text import corpus_with
+            from terselm.evaluate.native import evaluate_file
+
+            corpus = corpus_with(data, split)
+            evaluation = evaluate_file(
+                model, corpus, split, threads=threads, kernels=kernels, progress=advance
+            )
+        else:
+            from terselm.cli.loading import open_model, split_of
+            from terselm.evaluate.perplexity import evaluate as measure
+
+            language_model = open_model(model, device)
+            tokens = split_of(data, split, language_model.vocabulary)
+            evaluation = measure(language_model, tokens, progress=advance)
+    values = {"model": str(model), "split": split, "engine": engine, **evaluation.as_dict()}
     output.result(values, evaluation_table(evaluation, split))

@@ -6,14 +6,12 @@ from pathlib import Path
 
 import torch
 
+from terselm.cli.text import corpus_with
 from terselm.errors import UsageError
 from terselm.models.checkpoint import load
 from terselm.models.language_model import LanguageModel
-from terselm.text.corpus import open_corpus
 from terselm.text.token_cache import TokenizedSplit, tokenize
 from terselm.text.vocabulary import Vocabulary
-
-SPLITS = ("train", "valid", "test")
 
 
 def choose_device(name: str) -> str:
@@ -40,9 +38,7 @@ def open_model(path: Path, device: str) -> LanguageModel:
 
 def split_of(data: str, split: str, vocabulary: Vocabulary) -> TokenizedSplit:
     """Return one split of a corpus as token ids."""
-    if split not in SPLITS:
-        raise UsageError(f"--split is {split!r}; use {', '.join(SPLITS)}")
-    return tokenize(open_corpus(data), split, vocabulary)
+    return tokenize(corpus_with(data, split), split, vocabulary)
 
 
 def prepare_output(out: Path) -> None:

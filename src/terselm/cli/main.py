@@ -12,6 +12,7 @@ import typer
 
 from terselm import __version__
 from terselm.cli import (
+    bench,
     compress,
     data,
     evaluate,
@@ -42,6 +43,7 @@ def build_app() -> typer.Typer:
     app.command("train")(train.train)
     app.command("compress")(compress.compress)
     app.command("evaluate")(evaluate.evaluate)
+    app.command("bench")(bench.bench)
     app.command("inspect")(inspect.inspect)
     app.command("predict")(predict.predict)
     app.command("verify")(verify.verify)

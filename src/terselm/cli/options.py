@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from terselm.errors import UsageError
+
 
 def _note_debug(context: typer.Context, value: bool) -> bool:
     root = context.find_root()
@@ -51,3 +53,33 @@ Debug = Annotated[
         "--debug", help="Show a traceback on errors.", callback=_note_debug, is_eager=True
     ),
 ]
+Engine = Annotated[
+    str,
+    typer.Option(
+        "--engine", help="native: the C library, what ships. torch: PyTorch, activations in float."
+    ),
+]
+Threads = Annotated[
+    int, typer.Option("--threads", help="Threads of the C library.", min=1, max=256)
+]
+Kernels = Annotated[
+    str | None,
+    typer.Option(
+        "--kernels",
+        help="avx512vnni, avx2, neondot, neon or portable; the fastest if left out.",
+        show_default=False,
+    ),
+]
+
+
+def check_engine(engine: str) -> bool:
+    """Return whether it is the C library.
+
+    Raises
+    ------
+    UsageError
+        If the name is neither native nor torch.
+    """
+    if engine not in ("native", "torch"):
+        raise UsageError(f"--engine is {engine!r}; use native or torch")
+    return engine == "native"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from terselm.evaluate.cost import Inspection, Part
-from terselm.evaluate.perplexity import Evaluation
 from terselm.report.sizes import human_bytes, human_count, human_number, human_shape, human_share
 from terselm.report.table import Column, Table
+
+if TYPE_CHECKING:
+    from terselm.evaluate.cost import Inspection, Part
+    from terselm.evaluate.evaluation import Evaluation
+    from terselm.runtime.timing import Timing
 
 MORE_MACS = "*"
 """Stands before MACs that are more than those of the dense matrix."""
@@ -79,6 +82,21 @@ def evaluation_table(evaluation: Evaluation, split: str) -> Table:
         ("seconds", human_number(evaluation.seconds, 1)),
     ]
     return Table([Column(split, "left"), Column("")], rows)
+
+
+def timing_table(timing: Timing) -> Table:
+    """Return how long a model file takes, one figure a row."""
+    rows = [
+        ("microseconds a token, median", human_number(timing.token, 1)),
+        ("the slowest twentieth, more than", human_number(timing.token_p95, 1)),
+        ("of it without the output layer", human_number(timing.step, 1)),
+        (f"tokens a second, {timing.batch} states together", f"{timing.tokens_per_second:,.0f}"),
+        ("milliseconds from file to first prediction", human_number(timing.open_milliseconds, 2)),
+        ("bytes of the file", f"{timing.file_bytes:,}"),
+        ("bytes of memory beside it", f"{timing.working_bytes:,}"),
+    ]
+    threads = "1 thread" if timing.threads == 1 else f"{timing.threads} threads"
+    return Table([Column(f"{timing.kernels}, {threads}", "left"), Column("")], rows)
 
 
 def prediction_table(predictions: Sequence[tuple[str, float]]) -> Table:

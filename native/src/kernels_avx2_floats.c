@@ -1,0 +1,204 @@
+/* Dense matrices, the rounding of inputs and the functions of cells with AVX2. */
+#include <math.h>
+
+#include "kernels_avx2.h"
+
+#if TLM_X86
+
+INLINE __m256 size_of(__m256 v)
+{
+    return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v);
+}
+
+INLINE float most_of(__m256 v)
+{
+    __m128 most = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    most = _mm_max_ps(most, _mm_movehl_ps(most, most));
+    return _mm_cvtss_f32(_mm_max_ss(most, _mm_movehdup_ps(most)));
+}
+
+TARGET void tlm_avx2_round_input(const float *x, uint32_t n, int8_t *q, float *scale)
+{
+    __m256 most = _mm256_setzero_ps();
+    for (uint32_t k = 0; k < n; k += 8)
+        most = _mm256_max_ps(size_of(some(x + k, n - k)), most); /* NaN: keeps the second */
+    const float step = most_of(most) / 127.0f;
+    *scale = step;
+    const uint32_t room = tlm_ceil_div(n, 64) * 64;
+    if (!(step > 0)) {
+        memset(q, 0, room);
+        return;
+    }
+    const __m256 by = _mm256_set1_ps(step);
+    for (uint32_t k = 0; k < room; k += 8) {
+        __m256 value = k < n ? some(x + k, n - k) : _mm256_setzero_ps();
+        value = _mm256_max_ps(_mm256_div_ps(value, by), _mm256_set1_ps(-127.0f));
+        value = _mm256_min_ps(value, _mm256_set1_ps(127.0f));
+        const __m256i whole = _mm256_cvtps_epi32(value);
+        const __m128i words =
+            _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
+        _mm_storel_epi64((__m128i *)(void *)(q + k), _mm_packs_epi16(words, words));
+    }
+}
+
+/* n rows times m inputs; each sum is added up in the same order whatever n and m are. */
+INLINE void dots(const tlm_matrix *w, const tlm_input *in, float *y, size_t stride, uint32_t row,
+                 int n, int m, bool half)
+{
+    __m256 s[4][4], x[4];
+    UNROLL for (int i = 0; i < n; i++)
+        UNROLL for (int c = 0; c < m; c++) s[i][c] = _mm256_setzero_ps();
+    const uint32_t whole = w->in - w->in % 8;
+    for (uint32_t k = 0; k < whole; k += 8) {
+        UNROLL for (int c = 0; c < m; c++) x[c] = _mm256_loadu_ps(in[c].x + k);
+        UNROLL for (int i = 0; i < n; i++) {
+            const size_t at = (size_t)(row + (uint32_t)i) * w->in + k;
+            const __m256 v = half ? halves((const uint16_t *)w->u.dense.values + at)
+                                  : _mm256_loadu_ps((const float *)w->u.dense.values + at);
+            UNROLL for (int c = 0; c < m; c++) s[i][c] = _mm256_fmadd_ps(v, x[c], s[i][c]);
+        }
+    }
+    if (whole < w->in) {
+        const uint32_t left = w->in - whole;
+        UNROLL for (int c = 0; c < m; c++) x[c] = some(in[c].x + whole, left);
+        UNROLL for (int i = 0; i < n; i++) {
+            const size_t at = (size_t)(row + (uint32_t)i) * w->in + whole;
+            const __m256 v = half ? some_halves((const uint16_t *)w->u.dense.values + at, left)
+                                  : some((const float *)w->u.dense.values + at, left);
+            UNROLL for (int c = 0; c < m; c++) s[i][c] = _mm256_fmadd_ps(v, x[c], s[i][c]);
+        }
+    }
+    UNROLL for (int i = 0; i < n; i++)
+        UNROLL for (int c = 0; c < m; c++)
+            y[(size_t)c * stride + row + (uint32_t)i] = total_of(s[i][c]);
+}
+
+INLINE void rows_dots(const tlm_matrix *w, const tlm_input *in, float *y, size_t stride,
+                      uint32_t row, uint32_t end, int n, int m)
+{
+    if (w->u.dense.half) {
+        for (; row + (uint32_t)n <= end; row += (uint32_t)n)
+            dots(w, in, y, stride, row, n, m, true);
+        for (; row < end; row++)
+            dots(w, in, y, stride, row, 1, m, true);
+    } else {
+        for (; row + (uint32_t)n <= end; row += (uint32_t)n)
+            dots(w, in, y, stride, row, n, m, false);
+        for (; row < end; row++)
+            dots(w, in, y, stride, row, 1, m, false);
+    }
+}
+
+TARGET void tlm_avx2_dense(const tlm_matrix *w, const tlm_input *in, float *y, uint32_t row_begin,
+                           uint32_t row_end)
+{
+    rows_dots(w, in, y, 0, row_begin, tlm_least(row_end, w->out), 4, 1);
+}
+
+TARGET void tlm_avx2_dense_many(const tlm_matrix *w, const tlm_input *in, uint32_t count, float *y,
+                                size_t stride, uint32_t row_begin, uint32_t row_end)
+{
+    const uint32_t end = tlm_least(row_end, w->out);
+    for (uint32_t row = row_begin; row < end; row += TLM_BLOCK_ROWS) {
+        const uint32_t stop = row + tlm_least(TLM_BLOCK_ROWS, end - row);
+        uint32_t i = 0;
+        for (; i + 3 <= count; i += 3)
+            rows_dots(w, in + i, y + i * stride, stride, row, stop, 4, 3);
+        for (; i < count; i++)
+            rows_dots(w, in + i, y + i * stride, stride, row, stop, 4, 1);
+    }
+}
+
+INLINE __m256 fma_by(__m256 p, __m256 r, float next)
+{
+    return _mm256_fmadd_ps(p, r, _mm256_set1_ps(next));
+}
+
+INLINE __m256 exp_of(__m256 x)
+{
+    const __m256 from = x;
+    x = _mm256_max_ps(_mm256_set1_ps(TLM_EXP_LEAST), x); /* NaN stays */
+    x = _mm256_min_ps(_mm256_set1_ps(TLM_EXP_MOST), x);
+    const __m256 n = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(TLM_LOG2E)), 8);
+    __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(TLM_LN2_HIGH), x);
+    r = _mm256_fnmadd_ps(n, _mm256_set1_ps(TLM_LN2_LOW), r);
+    __m256 p = _mm256_set1_ps(TLM_EXP_7);
+    p = fma_by(p, r, TLM_EXP_6);
+    p = fma_by(p, r, TLM_EXP_5);
+    p = fma_by(p, r, TLM_EXP_4);
+    p = fma_by(p, r, TLM_EXP_3);
+    p = fma_by(p, r, TLM_EXP_2);
+    p = _mm256_add_ps(_mm256_fmadd_ps(p, _mm256_mul_ps(r, r), r), _mm256_set1_ps(1.0f));
+    const __m256i power = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+    p = _mm256_mul_ps(p, _mm256_castsi256_ps(_mm256_slli_epi32(power, 23)));
+    return _mm256_blendv_ps(p, from, _mm256_cmp_ps(from, from, _CMP_UNORD_Q));
+}
+
+INLINE void store_some(float *x, __m256 v, uint32_t n)
+{
+    if (n >= 8)
+        _mm256_storeu_ps(x, v);
+    else
+        _mm256_maskstore_ps(x, lanes(n), v);
+}
+
+TARGET void tlm_avx2_sigmoid(float *x, uint32_t n)
+{
+    const __m256 one = _mm256_set1_ps(1.0f);
+    for (uint32_t k = 0; k < n; k += 8) {
+        const __m256 v = some(x + k, n - k);
+        const __m256 e = exp_of(_mm256_or_ps(_mm256_set1_ps(-0.0f), v));
+        const __m256 top = _mm256_blendv_ps(one, e, v); /* by the sign */
+        store_some(x + k, _mm256_div_ps(top, _mm256_add_ps(one, e)), n - k);
+    }
+}
+
+TARGET void tlm_avx2_tanh(float *x, uint32_t n)
+{
+    const __m256 one = _mm256_set1_ps(1.0f), two = _mm256_set1_ps(2.0f);
+    for (uint32_t k = 0; k < n; k += 8) {
+        const __m256 v = some(x + k, n - k);
+        const __m256 size = size_of(v), z = _mm256_mul_ps(v, v);
+        __m256 p = _mm256_set1_ps(TLM_TANH_11);
+        p = fma_by(p, z, TLM_TANH_9);
+        p = fma_by(p, z, TLM_TANH_7);
+        p = fma_by(p, z, TLM_TANH_5);
+        p = fma_by(p, z, TLM_TANH_3);
+        const __m256 small = _mm256_fmadd_ps(_mm256_mul_ps(p, z), v, v);
+        const __m256 e = exp_of(_mm256_mul_ps(two, size));
+        const __m256 large = _mm256_sub_ps(one, _mm256_div_ps(two, _mm256_add_ps(e, one)));
+        const __m256 with_sign = _mm256_or_ps(large, _mm256_and_ps(v, _mm256_set1_ps(-0.0f)));
+        const __m256 is_small = _mm256_cmp_ps(size, _mm256_set1_ps(TLM_TANH_SMALL), _CMP_LT_OQ);
+        store_some(x + k, _mm256_blendv_ps(with_sign, small, is_small), n - k);
+    }
+}
+
+TARGET float tlm_avx2_max(const float *x, uint32_t n)
+{
+    __m256 most = _mm256_set1_ps(-INFINITY);
+    uint32_t k = 0;
+    for (; k + 8 <= n; k += 8)
+        most = _mm256_max_ps(_mm256_loadu_ps(x + k), most);
+    float rest = most_of(most);
+    for (; k < n; k++)
+        rest = x[k] > rest ? x[k] : rest;
+    return rest;
+}
+
+TARGET float tlm_avx2_sum_exp(const float *x, uint32_t n, float shift)
+{
+    const __m256 by = _mm256_set1_ps(shift);
+    __m256d low = _mm256_setzero_pd(), high = low;
+    for (uint32_t k = 0; k < n; k += 8) {
+        __m256 e = exp_of(_mm256_sub_ps(some(x + k, n - k), by));
+        if (n - k < 8)
+            e = _mm256_and_ps(e, _mm256_castsi256_ps(lanes(n - k)));
+        low = _mm256_add_pd(low, _mm256_cvtps_pd(_mm256_castps256_ps128(e)));
+        high = _mm256_add_pd(high, _mm256_cvtps_pd(_mm256_extractf128_ps(e, 1)));
+    }
+    low = _mm256_add_pd(low, high);
+    const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(low), _mm256_extractf128_pd(low, 1));
+    return (float)_mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
+}
+
+#endif

@@ -1,0 +1,182 @@
+/* Dense matrices, the rounding of inputs and the functions of cells with AVX-512. */
+#include <math.h>
+
+#include "kernels_avx512.h"
+
+#if TLM_X86
+
+TARGET void tlm_avx512_round_input(const float *x, uint32_t n, int8_t *q, float *scale)
+{
+    __m512 most = _mm512_setzero_ps();
+    for (uint32_t k = 0; k < n; k += 16) {
+        const __mmask16 valid = lanes(tlm_least(16, n - k));
+        most = _mm512_max_ps(_mm512_abs_ps(_mm512_maskz_loadu_ps(valid, x + k)), most);
+    }
+    const float step = _mm512_reduce_max_ps(most) / 127.0f;
+    *scale = step;
+    const uint32_t room = tlm_ceil_div(n, 64) * 64;
+    if (!(step > 0)) {
+        memset(q, 0, room);
+        return;
+    }
+    const __m512 by = _mm512_set1_ps(step);
+    for (uint32_t k = 0; k < room; k += 16) {
+        const __mmask16 valid = lanes(k < n ? tlm_least(16, n - k) : 0);
+        __m512 value = _mm512_div_ps(_mm512_maskz_loadu_ps(valid, x + k), by);
+        value = _mm512_max_ps(value, _mm512_set1_ps(-127.0f));
+        value = _mm512_min_ps(value, _mm512_set1_ps(127.0f));
+        _mm_storeu_si128((__m128i *)(void *)(q + k),
+                         _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(value)));
+    }
+}
+
+INLINE __m512 numbers(const tlm_matrix *w, bool half, size_t at, __mmask16 valid)
+{
+    if (half)
+        return _mm512_cvtph_ps(
+            _mm256_maskz_loadu_epi16(valid, (const uint16_t *)w->u.dense.values + at));
+    return _mm512_maskz_loadu_ps(valid, (const float *)w->u.dense.values + at);
+}
+
+/* n rows times m inputs; each sum is added up in the same order whatever n and m are. */
+INLINE void dots(const tlm_matrix *w, const tlm_input *in, float *y, size_t stride, uint32_t row,
+                 int n, int m, bool half)
+{
+    __m512 s[4][5], x[5];
+    UNROLL for (int i = 0; i < n; i++)
+        UNROLL for (int c = 0; c < m; c++) s[i][c] = _mm512_setzero_ps();
+    for (uint32_t k = 0; k < w->in; k += 16) {
+        const __mmask16 valid = lanes(tlm_least(16, w->in - k));
+        UNROLL for (int c = 0; c < m; c++) x[c] = _mm512_maskz_loadu_ps(valid, in[c].x + k);
+        UNROLL for (int i = 0; i < n; i++) {
+            const __m512 v = numbers(w, half, (size_t)(row + (uint32_t)i) * w->in + k, valid);
+            UNROLL for (int c = 0; c < m; c++) s[i][c] = _mm512_fmadd_ps(v, x[c], s[i][c]);
+        }
+    }
+    UNROLL for (int i = 0; i < n; i++)
+        UNROLL for (int c = 0; c < m; c++)
+            y[(size_t)c * stride + row + (uint32_t)i] = _mm512_reduce_add_ps(s[i][c]);
+}
+
+INLINE void rows_dots(const tlm_matrix *w, const tlm_input *in, float *y, size_t stride,
+                      uint32_t row, uint32_t end, int m)
+{
+    if (w->u.dense.half) {
+        for (; row + 4 <= end; row += 4)
+            dots(w, in, y, stride, row, 4, m, true);
+        for (; row < end; row++)
+            dots(w, in, y, stride, row, 1, m, true);
+    } else {
+        for (; row + 4 <= end; row += 4)
+            dots(w, in, y, stride, row, 4, m, false);
+        for (; row < end; row++)
+            dots(w, in, y, stride, row, 1, m, false);
+    }
+}
+
+TARGET void tlm_avx512_dense(const tlm_matrix *w, const tlm_input *in, float *y,
+                             uint32_t row_begin, uint32_t row_end)
+{
+    rows_dots(w, in, y, 0, row_begin, tlm_least(row_end, w->out), 1);
+}
+
+/* A block of rows stays in the caches while the inputs go through it. */
+TARGET void tlm_avx512_dense_many(const tlm_matrix *w, const tlm_input *in, uint32_t count,
+                                  float *y, size_t stride, uint32_t row_begin, uint32_t row_end)
+{
+    const uint32_t end = tlm_least(row_end, w->out);
+    for (uint32_t row = row_begin; row < end; row += 16) {
+        const uint32_t stop = row + tlm_least(16, end - row);
+        uint32_t i = 0;
+        for (; i + 5 <= count; i += 5)
+            rows_dots(w, in + i, y + i * stride, stride, row, stop, 5);
+        for (; i + 2 <= count; i += 2)
+            rows_dots(w, in + i, y + i * stride, stride, row, stop, 2);
+        for (; i < count; i++)
+            rows_dots(w, in + i, y + i * stride, stride, row, stop, 1);
+    }
+}
+
+INLINE __m512 fma_by(__m512 p, __m512 r, float next)
+{
+    return _mm512_fmadd_ps(p, r, _mm512_set1_ps(next));
+}
+
+INLINE __m512 exp_of(__m512 x)
+{
+    x = _mm512_max_ps(_mm512_set1_ps(TLM_EXP_LEAST), x); /* NaN stays */
+    x = _mm512_min_ps(_mm512_set1_ps(TLM_EXP_MOST), x);
+    const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(TLM_LOG2E)), 8);
+    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(TLM_LN2_HIGH), x);
+    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(TLM_LN2_LOW), r);
+    __m512 p = _mm512_set1_ps(TLM_EXP_7);
+    p = fma_by(p, r, TLM_EXP_6);
+    p = fma_by(p, r, TLM_EXP_5);
+    p = fma_by(p, r, TLM_EXP_4);
+    p = fma_by(p, r, TLM_EXP_3);
+    p = fma_by(p, r, TLM_EXP_2);
+    p = _mm512_fmadd_ps(p, _mm512_mul_ps(r, r), r);
+    return _mm512_scalef_ps(_mm512_add_ps(p, _mm512_set1_ps(1.0f)), n);
+}
+
+TARGET void tlm_avx512_sigmoid(float *x, uint32_t n)
+{
+    const __m512 one = _mm512_set1_ps(1.0f), zero = _mm512_setzero_ps();
+    for (uint32_t k = 0; k < n; k += 16) {
+        const __mmask16 valid = lanes(tlm_least(16, n - k));
+        const __m512 v = _mm512_maskz_loadu_ps(valid, x + k);
+        const __m512 e = exp_of(_mm512_sub_ps(zero, _mm512_abs_ps(v)));
+        const __m512 top = _mm512_mask_blend_ps(_mm512_cmp_ps_mask(v, zero, _CMP_LT_OQ), one, e);
+        _mm512_mask_storeu_ps(x + k, valid, _mm512_div_ps(top, _mm512_add_ps(one, e)));
+    }
+}
+
+TARGET void tlm_avx512_tanh(float *x, uint32_t n)
+{
+    const __m512 one = _mm512_set1_ps(1.0f), two = _mm512_set1_ps(2.0f);
+    for (uint32_t k = 0; k < n; k += 16) {
+        const __mmask16 valid = lanes(tlm_least(16, n - k));
+        const __m512 v = _mm512_maskz_loadu_ps(valid, x + k);
+        const __m512 size = _mm512_abs_ps(v), z = _mm512_mul_ps(v, v);
+        __m512 p = _mm512_set1_ps(TLM_TANH_11);
+        p = fma_by(p, z, TLM_TANH_9);
+        p = fma_by(p, z, TLM_TANH_7);
+        p = fma_by(p, z, TLM_TANH_5);
+        p = fma_by(p, z, TLM_TANH_3);
+        const __m512 small = _mm512_fmadd_ps(_mm512_mul_ps(p, z), v, v);
+        const __m512 e = exp_of(_mm512_mul_ps(two, size));
+        const __m512 large = _mm512_sub_ps(one, _mm512_div_ps(two, _mm512_add_ps(e, one)));
+        const __m512 with_sign = _mm512_or_ps(
+            large, _mm512_and_ps(v, _mm512_set1_ps(-0.0f)));
+        const __mmask16 is_small =
+            _mm512_cmp_ps_mask(size, _mm512_set1_ps(TLM_TANH_SMALL), _CMP_LT_OQ);
+        _mm512_mask_storeu_ps(x + k, valid, _mm512_mask_blend_ps(is_small, with_sign, small));
+    }
+}
+
+TARGET float tlm_avx512_max(const float *x, uint32_t n)
+{
+    const __m512 least = _mm512_set1_ps(-INFINITY);
+    __m512 most = least;
+    for (uint32_t k = 0; k < n; k += 16) {
+        const __mmask16 valid = lanes(tlm_least(16, n - k));
+        most = _mm512_max_ps(_mm512_mask_loadu_ps(least, valid, x + k), most);
+    }
+    return _mm512_reduce_max_ps(most);
+}
+
+TARGET float tlm_avx512_sum_exp(const float *x, uint32_t n, float shift)
+{
+    const __m512 by = _mm512_set1_ps(shift);
+    __m512d low = _mm512_setzero_pd(), high = low;
+    for (uint32_t k = 0; k < n; k += 16) {
+        const __mmask16 valid = lanes(tlm_least(16, n - k));
+        const __m512 v = _mm512_sub_ps(_mm512_maskz_loadu_ps(valid, x + k), by);
+        const __m512 e = _mm512_maskz_mov_ps(valid, exp_of(v));
+        low = _mm512_add_pd(low, _mm512_cvtps_pd(_mm512_castps512_ps256(e)));
+        high = _mm512_add_pd(high, _mm512_cvtps_pd(_mm512_extractf32x8_ps(e, 1)));
+    }
+    return (float)_mm512_reduce_add_pd(_mm512_add_pd(low, high));
+}
+
+#endif

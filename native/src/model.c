@@ -1,0 +1,241 @@
+/* Opening, describing and closing a model. */
+#include "model.h"
+
+#include <stdlib.h>
+
+#define SMALLEST_SPEC 16u /* bytes: no description of a matrix is shorter */
+
+static const char *const VOCABULARIES[] = {
+    [TLM_WORDS] = "words", [TLM_CHARACTERS] = "characters", [TLM_BYTE_PAIRS] = "bpe"};
+
+/* Bytes of the arena behind the model: an upper bound of what its parts take. */
+static uint64_t arena_size(const tlm_container *container, uint64_t document)
+{
+    uint64_t by_text = document / SMALLEST_SPEC + 1;
+    uint64_t by_tensors = (uint64_t)container->count * (TLM_MAX_FORM_DEPTH + 1);
+    uint64_t matrices = by_text < by_tensors ? by_text : by_tensors;
+    uint64_t entries = container->table_bytes < container->data_size ? container->table_bytes
+                                                                     : container->data_size;
+    return container->arena_bytes + document + TLM_ARENA_STEP +
+           matrices * (sizeof(tlm_matrix) + 2 * TLM_ARENA_STEP) +
+           6 * document +                            /* digits and ranks of tensor trains */
+           9 * entries +                             /* permutations both ways, and a bit */
+           4 * TLM_ARENA_STEP * container->count;
+}
+
+/* Decode the document into the arena and check it. */
+static tlm_status read_document(tlm_model *model, tlm_arena *arena, const tlm_fault *fault)
+{
+    tlm_json stored = model->container.document;
+    size_t room = (size_t)(stored.end - stored.begin), where;
+    char *text = tlm_arena_take(arena, room, 1);
+    if (text == NULL) {
+        return tlm_fail(fault, TLM_ERROR_MEMORY, "no memory for the description");
+    }
+    size_t size = tlm_json_decode(stored, text);
+    tlm_json_fault bad = tlm_json_check(text, size, &model->document, &where);
+    if (bad != TLM_JSON_OK) {
+        return tlm_fail(fault, TLM_ERROR_MODEL, "terselm: the description is %s at byte %zu",
+                        tlm_json_fault_text(bad), where);
+    }
+    if (!tlm_json_is_object(model->document)) {
+        return tlm_fail(fault, TLM_ERROR_MODEL, "terselm: the description is not a JSON object");
+    }
+    return TLM_OK;
+}
+
+static tlm_status read_format(tlm_reader *reader, tlm_json document)
+{
+    tlm_json format;
+    int64_t number;
+    tlm_status status = tlm_find_field(reader, document, "format", &format);
+    if (status == TLM_OK && (!tlm_json_integer(format, &number) || number != TLM_FORMAT)) {
+        status = tlm_fail(reader->fault, TLM_ERROR_VERSION,
+                          "format is %.*s, this library reads %u; update it",
+                          tlm_shown_size(format), tlm_shown(format), TLM_FORMAT);
+    }
+    return status;
+}
+
+/* Find the vocabulary's description, its kind and its size. */
+static tlm_status find_vocabulary(tlm_reader *reader, tlm_model *model, tlm_json *spec)
+{
+    tlm_json kind;
+    tlm_status status = tlm_find_field(reader, model->document, "vocabulary", spec);
+    if (status != TLM_OK) {
+        return status;
+    }
+    memcpy(reader->name, "vocabulary", sizeof "vocabulary");
+    if (!tlm_json_is_object(*spec)) {
+        return tlm_refuse(reader, "is not described");
+    }
+    status = tlm_find_field(reader, *spec, "kind", &kind);
+    unsigned number = 0;
+    while (number < 3 && !tlm_json_equals(kind, VOCABULARIES[number])) {
+        number++;
+    }
+    if (status == TLM_OK && number == 3) {
+        status = tlm_fail(reader->fault, TLM_ERROR_VERSION,
+                          "vocabulary: kind is %.*s, not words, characters or bpe",
+                          tlm_shown_size(kind), tlm_shown(kind));
+    }
+    if (status == TLM_OK) {
+        model->vocabulary.kind = (tlm_vocabulary_kind)number;
+        status = tlm_read_integer(reader, *spec, "size", 1, TLM_MAX_SIDE,
+                                  &model->vocabulary_size);
+    }
+    return status;
+}
+
+/* Only the output can be tied, and only to the embedding. */
+static tlm_status check_ties(const tlm_reader *reader, const tlm_model *model)
+{
+    tlm_json ties, target;
+    tlm_status status = tlm_find_field(reader, model->document, "ties", &ties);
+    if (status != TLM_OK) {
+        return status;
+    }
+    bool tied = model->config.tied;
+    bool good = tlm_json_is_object(ties) && tlm_json_count(ties) == (tied ? 1 : 0);
+    if (good && tied) {
+        good = tlm_json_find(ties, "output", &target) == TLM_JSON_FOUND &&
+               tlm_json_equals(target, "embedding");
+    }
+    if (!good) {
+        return tlm_fail(reader->fault, TLM_ERROR_MODEL,
+                        "ties is %.*s, config.tied needs %s", tlm_shown_size(ties),
+                        tlm_shown(ties), tied ? "{\"output\":\"embedding\"}" : "{}");
+    }
+    return TLM_OK;
+}
+
+static tlm_status read_model(tlm_model *model, tlm_trust trust, tlm_arena *arena,
+                             const tlm_fault *fault)
+{
+    tlm_status status = tlm_container_read(&model->container, arena, fault);
+    if (status == TLM_OK && trust == TLM_VERIFY) {
+        status = tlm_container_verify(&model->container, fault);
+    }
+    if (status == TLM_OK) {
+        status = read_document(model, arena, fault);
+    }
+    if (status != TLM_OK) {
+        return status;
+    }
+    tlm_reader reader = {.container = &model->container, .arena = arena, .fault = fault,
+                         .name = "terselm"};
+    tlm_json config, weights, vocabulary;
+    status = read_format(&reader, model->document);
+    if (status == TLM_OK) {
+        status = tlm_find_field(&reader, model->document, "config", &config);
+    }
+    if (status == TLM_OK) {
+        status = tlm_find_field(&reader, model->document, "weights", &weights);
+    }
+    if (status == TLM_OK) {
+        status = find_vocabulary(&reader, model, &vocabulary);
+    }
+    if (status == TLM_OK) {
+        status = tlm_read_config(&reader, config, &model->config);
+    }
+    if (status == TLM_OK) {
+        status = check_ties(&reader, model);
+    }
+    if (status == TLM_OK) {
+        status = tlm_read_weights(&reader, weights, model);
+    }
+    if (status == TLM_OK) {
+        memcpy(reader.name, "vocabulary", sizeof "vocabulary");
+        status = tlm_read_vocabulary(&reader, vocabulary, model);
+    }
+    return status;
+}
+
+static bool is_little_endian(void)
+{
+    const uint16_t one = 1;
+    unsigned char first;
+    memcpy(&first, &one, 1);
+    return first == 1;
+}
+
+tlm_status tlm_open(const void *bytes, size_t n, tlm_model **out, char *message,
+                    size_t message_size)
+{
+    return tlm_open_model(bytes, n, TLM_VERIFY, out, message, message_size);
+}
+
+tlm_status tlm_open_model(const void *bytes, size_t n, tlm_trust trust, tlm_model **out,
+                          char *message, size_t message_size)
+{
+    tlm_fault fault = {message, message_size};
+    tlm_container container;
+    tlm_fail(&fault, TLM_OK, "%s", "");
+    if (out == NULL) {
+        return tlm_fail(&fault, TLM_ERROR_ARGUMENT, "out is NULL");
+    }
+    *out = NULL;
+    if (bytes == NULL || (uintptr_t)bytes % 8 != 0) {
+        return tlm_fail(&fault, TLM_ERROR_ARGUMENT, "bytes is %s",
+                        bytes == NULL ? "NULL" : "not at a multiple of 8");
+    }
+    if (!is_little_endian()) {
+        return tlm_fail(&fault, TLM_ERROR_VERSION, "this machine is big-endian, files are not");
+    }
+    tlm_status status = tlm_container_open(&container, bytes, n, &fault);
+    if (status != TLM_OK) {
+        return status;
+    }
+    size_t head = (sizeof(tlm_model) + TLM_ARENA_STEP - 1) / TLM_ARENA_STEP * TLM_ARENA_STEP;
+    uint64_t document = (uint64_t)(container.document.end - container.document.begin);
+    uint64_t size = head + arena_size(&container, document);
+    unsigned char *memory = size > SIZE_MAX / 2 ? NULL : malloc((size_t)size);
+    if (memory == NULL) {
+        return tlm_fail(&fault, TLM_ERROR_MEMORY, "no memory for %llu bytes",
+                        (unsigned long long)size);
+    }
+    tlm_model *model = (tlm_model *)(void *)memory;
+    memset(model, 0, sizeof *model);
+    model->container = container;
+    tlm_arena arena = {memory + head, (size_t)size - head, 0};
+    status = read_model(model, trust, &arena, &fault);
+    if (status != TLM_OK) {
+        tlm_close(model);
+        return status;
+    }
+    *out = model;
+    return TLM_OK;
+}
+
+void tlm_close(tlm_model *model)
+{
+    if (model != NULL) {
+        free(model->vocabulary.words.memory);
+        free(model->vocabulary.pairs.memory);
+        tlm_release_file(model->mapping, model->mapping_size);
+        free(model);
+    }
+}
+
+tlm_status tlm_describe(const tlm_model *model, tlm_description *out)
+{
+    if (model == NULL || out == NULL) {
+        return TLM_ERROR_ARGUMENT;
+    }
+    const tlm_config *config = &model->config;
+    *out = (tlm_description){
+        .format = TLM_FORMAT,
+        .cell = tlm_cell_name(config->cell),
+        .output = config->adaptive ? "adaptive" : "softmax",
+        .vocabulary_kind = VOCABULARIES[model->vocabulary.kind],
+        .vocabulary_size = model->vocabulary_size,
+        .embedding = config->embedding,
+        .layers = config->layers,
+        .hidden = config->hidden,
+        .projection = config->projection,
+        .matrices = model->matrices,
+        .tied = config->tied,
+        .file_bytes = model->container.size,
+    };
+    return TLM_OK;
+}

@@ -1,0 +1,63 @@
+"""What calls of the C library are made with: working memory, tokens, arrays."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from terselm.errors import UsageError
+from terselm.runtime.library import ARGUMENT, NO_TOKEN, Options, check, library
+from terselm.runtime.state import State
+
+Tokens = Sequence[int] | npt.NDArray[np.integer[Any]]
+
+
+class Context:
+    """Working memory of one thread; freed with it."""
+
+    def __init__(self, model: ctypes.c_void_p, options: Options) -> None:
+        self.handle = ctypes.c_void_p()
+        status = library().tlm_context_open(model, ctypes.byref(options), ctypes.byref(self.handle))
+        if status == ARGUMENT:
+            name = options.kernels.decode()
+            raise UsageError(f"this machine cannot run kernels {name!r}")
+        check(status, "context")
+
+    def __del__(self) -> None:
+        if self.handle:
+            library().tlm_context_close(self.handle)
+
+
+def token_ids(tokens: Tokens) -> npt.NDArray[np.uint32]:
+    """Return tokens as uint32; what does not fit becomes one that no vocabulary has."""
+    array = np.asarray(tokens, np.int64)
+    return np.ascontiguousarray(
+        np.where((array < 0) | (array > NO_TOKEN), NO_TOKEN, array), np.uint32
+    )
+
+
+def addresses(states: Sequence[State]) -> Any:
+    """Return the addresses of states as a C array."""
+    return (ctypes.c_void_p * len(states))(*(state.address for state in states))
+
+
+def output_array(
+    given: npt.NDArray[np.float32] | None, shape: tuple[int, ...]
+) -> npt.NDArray[np.float32]:
+    """Return the array to write to: the given one, or a new one.
+
+    Raises
+    ------
+    UsageError
+        If the given one is not a contiguous, writable float32 array of this shape.
+    """
+    if given is None:
+        return np.empty(shape, np.float32)
+    fits = given.dtype == np.float32 and given.shape == shape and given.flags.c_contiguous
+    if not fits or not given.flags.writeable:
+        raise UsageError(f"out is {given.dtype} {given.shape}; give float32 {shape}, contiguous")
+    return given
