@@ -20,7 +20,7 @@ quickstart: $(VENV)/.train ## install terselm and run the guided example
 	$(BIN)/terselm quickstart
 
 native: ## build the C library and its tools; needs a C compiler only
-	$(MAKE) -C native
+	$(MAKE) -C native all example
 
 test: $(VENV)/.dev native ## run the tests (PYTEST_FLAGS="-k name" picks some)
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
