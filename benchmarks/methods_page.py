@@ -40,6 +40,8 @@ the recipes), `benchmarks/methods_page.py` wrote this page from its result files
   text, and so did the control of theirs.
 * Calibration text is the first {calibration:,} tokens of the training text. Values of pruned
   matrices are float16 where the row's recipe says so; factors are float32.
+* Tensor trains were not measured on the LSTM 650-650: their decompositions and their training
+  take hours there, and on the two smaller models they lose to low rank of the same bytes.
 * `prune_vocabulary` is not in the tables, since it changes what is predicted, nor is
   `sparse_variational`, which needs tens of epochs.
 
