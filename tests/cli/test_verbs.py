@@ -207,3 +207,24 @@ def test_training_resumes_from_the_command_line(terselm, corpus, tmp_path):
     whole = tmp_path / "whole.safetensors"
     assert terselm("train", "--data", corpus, *longer, "--out", whole).code == 0
     assert torch.equal(logits_of(load(model)), logits_of(load(whole)))
+
+
+def test_bench_times_the_file(terselm, model_file):
+    values = terselm("bench", model_file, "--steps", 20, "--batch", 4, "--json").json
+    assert values["file_bytes"] == model_file.stat().st_size
+    assert values["token_p95"] >= values["token"] >= values["step"] > 0
+    assert values["tokens_per_second"] > 0
+    table = terselm("bench", model_file, "--steps", 20, "--kernels", "portable").stdout
+    assert "portable, 1 thread" in table
+
+
+def test_predict_completes_a_word_with_either_engine(terselm, model_file):
+    by_engine = [
+        terselm("predict", model_file, "w01", "--prefix", "w1", "-k", 3, *engine, "--json").json
+        for engine in ((), ("--engine", "torch"))
+    ]
+    words = [[found["word"] for found in each["predictions"]] for each in by_engine]
+    assert words[0] == words[1]
+    assert all(word.startswith("w1") for word in words[0])
+    for shipped, torch in zip(*(each["predictions"] for each in by_engine), strict=True):
+        assert shipped["probability"] == pytest.approx(torch["probability"], rel=1e-4)
