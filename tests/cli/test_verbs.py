@@ -226,5 +226,5 @@ def test_predict_completes_a_word_with_either_engine(terselm, model_file):
     words = [[found["word"] for found in each["predictions"]] for each in by_engine]
     assert words[0] == words[1]
     assert all(word.startswith("w1") for word in words[0])
-    for shipped, torch in zip(*(each["predictions"] for each in by_engine), strict=True):
-        assert shipped["probability"] == pytest.approx(torch["probability"], rel=1e-4)
+    for shipped, other in zip(*(each["predictions"] for each in by_engine), strict=True):
+        assert shipped["probability"] == pytest.approx(other["probability"], rel=1e-4)
