@@ -129,6 +129,7 @@ def floor_of(path: Path) -> dict[str, Any]:
         [str(BENCH), str(path), "--json"], capture_output=True, text=True, check=True
     )
     profile: dict[str, Any] = json.loads(run.stdout)
+    profile["model"].pop("path")  # of a temporary folder
     return profile
 
 
