@@ -7,23 +7,14 @@
 static void add_bias(float *rows, size_t stride, uint32_t count, const float *bias, uint32_t size)
 {
     for (uint32_t i = 0; i < count; i++)
-        for (uint32_t j = 0; j < size; j++)
-            rows[i * stride + j] += bias[j];
+        tlm_add(rows + i * stride, bias, size);
 }
 
-static void add(float *to, const float *from, uint32_t size)
+/* y = w x for each vector. */
+static void multiply(tlm_context *c, const tlm_matrix *w, const float *const *x, uint32_t count,
+                     float *y)
 {
-    for (uint32_t j = 0; j < size; j++)
-        to[j] += from[j];
-}
-
-/* y = w x for vectors of `size` numbers. */
-static void multiply(tlm_context *c, const tlm_matrix *w, const float *const *x, uint32_t size,
-                     uint32_t count, float *y)
-{
-    tlm_scratch scratch = c->scratch;
-    const tlm_input *in = tlm_prepare(&c->engine, w, x, size, count, &scratch);
-    tlm_multiply(&c->engine, w, in, count, y, c->width, scratch);
+    tlm_apply(&c->engine, w, x, count, y, c->width, c->scratch);
 }
 
 /* Outputs of a layer: the rows of `from`, or their projection, to the front of each state. */
@@ -33,7 +24,7 @@ static void put_out(tlm_context *c, const tlm_layer *layer, uint32_t count, floa
     if (layer->weight_hr != NULL) {
         for (uint32_t i = 0; i < count; i++)
             c->more[i] = from + i * c->width;
-        multiply(c, layer->weight_hr, c->more, layer->hidden, count, spare);
+        multiply(c, layer->weight_hr, c->more, count, spare);
         from = spare;
     }
     for (uint32_t i = 0; i < count; i++)
@@ -45,11 +36,11 @@ static void gates_of(tlm_context *c, const tlm_layer *layer, uint32_t gates, uin
                      float *const *outputs)
 {
     const uint32_t rows = gates * layer->hidden;
-    multiply(c, layer->weight_ih, c->inputs, layer->input, count, c->first);
-    multiply(c, layer->weight_hh, (const float *const *)outputs, layer->output, count, c->second);
+    multiply(c, layer->weight_ih, c->inputs, count, c->first);
+    multiply(c, layer->weight_hh, (const float *const *)outputs, count, c->second);
     add_bias(c->first, c->width, count, layer->bias, rows);
     for (uint32_t i = 0; i < count; i++)
-        add(c->first + i * c->width, c->second + i * c->width, rows);
+        tlm_add(c->first + i * c->width, c->second + i * c->width, rows);
 }
 
 /* Gates input, forget, cell, output. */
@@ -78,12 +69,12 @@ static void gru(tlm_context *c, const tlm_layer *layer, uint32_t count, float *c
 {
     const uint32_t n = layer->hidden;
     const tlm_kernels *k = c->engine.kernels;
-    multiply(c, layer->weight_ih, c->inputs, layer->input, count, c->first);
-    multiply(c, layer->weight_hh, (const float *const *)outputs, n, count, c->second);
+    multiply(c, layer->weight_ih, c->inputs, count, c->first);
+    multiply(c, layer->weight_hh, (const float *const *)outputs, count, c->second);
     add_bias(c->first, c->width, count, layer->bias, 3 * n);
     for (uint32_t i = 0; i < count; i++) {
         float *x = c->first + i * c->width, *h = c->second + i * c->width, *output = outputs[i];
-        add(x, h, 2 * n);
+        tlm_add(x, h, 2 * n);
         k->sigmoid(x, 2 * n);
         for (uint32_t j = 0; j < n; j++)
             x[2 * n + j] += x[j] * (h[2 * n + j] + layer->bias_hn[j]);
@@ -114,27 +105,27 @@ static void projected_gru(tlm_context *c, const tlm_layer *layer, uint32_t count
 {
     const uint32_t r = layer->output, n = layer->hidden;
     const tlm_kernels *k = c->engine.kernels;
-    multiply(c, layer->gates_ih, c->inputs, layer->input, count, c->first);
-    multiply(c, layer->gates_hh, (const float *const *)outputs, r, count, c->third);
+    multiply(c, layer->gates_ih, c->inputs, count, c->first);
+    multiply(c, layer->gates_hh, (const float *const *)outputs, count, c->third);
     add_bias(c->third, c->width, count, layer->gates_bias, 2 * r);
     for (uint32_t i = 0; i < count; i++) {
         float *gates = c->third + i * c->width, *kept = c->second + i * c->width;
-        add(gates, c->first + i * c->width, 2 * r);
+        tlm_add(gates, c->first + i * c->width, 2 * r);
         k->sigmoid(gates, 2 * r);
         for (uint32_t j = 0; j < r; j++)
             kept[j] = gates[j] * outputs[i][j];
         c->more[i] = kept;
     }
-    multiply(c, layer->weight_hh, c->more, r, count, c->first);
+    multiply(c, layer->weight_hh, c->more, count, c->first);
     add_bias(c->first, c->width, count, layer->bias, n);
-    multiply(c, layer->weight_ih, c->inputs, layer->input, count, c->second);
+    multiply(c, layer->weight_ih, c->inputs, count, c->second);
     for (uint32_t i = 0; i < count; i++) {
         float *candidate = c->first + i * c->width;
-        add(candidate, c->second + i * c->width, n);
+        tlm_add(candidate, c->second + i * c->width, n);
         k->tanh(candidate, n);
         c->more[i] = candidate;
     }
-    multiply(c, layer->weight_hr, c->more, n, count, c->second);
+    multiply(c, layer->weight_hr, c->more, count, c->second);
     for (uint32_t i = 0; i < count; i++) {
         const float *update = c->third + i * c->width + r, *new = c->second + i * c->width;
         for (uint32_t j = 0; j < r; j++)
@@ -167,20 +158,14 @@ void tlm_run_cells(tlm_context *c, uint32_t count, void *const *states)
     }
 }
 
-static size_t room_of(const tlm_matrix *w, uint32_t batch)
-{
-    return w == NULL ? 0 : tlm_plus(tlm_prepare_room(w->in, batch), tlm_multiply_room(w, batch));
-}
-
 size_t tlm_cells_room(const tlm_model *model, uint32_t batch)
 {
     size_t most = 0;
     for (uint32_t i = 0; i < model->config.layers; i++) {
-        const tlm_layer *l = &model->layers[i];
-        const tlm_matrix *all[] = {l->weight_ih, l->weight_hh, l->weight_hr, l->gates_ih,
-                                   l->gates_hh};
-        for (unsigned w = 0; w < 5; w++)
-            most = tlm_most(most, room_of(all[w], batch));
+        const tlm_matrix *all[TLM_LAYER_MATRICES];
+        tlm_layer_matrices(&model->layers[i], all);
+        for (unsigned w = 0; w < TLM_LAYER_MATRICES; w++)
+            most = tlm_most(most, tlm_apply_room(all[w], batch));
     }
     return most;
 }

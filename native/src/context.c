@@ -9,10 +9,9 @@ static size_t width_of(const tlm_model *model)
 {
     size_t most = tlm_most(model->config.embedding, model->config.output_size);
     for (uint32_t i = 0; i < model->config.layers; i++) {
-        const tlm_layer *l = &model->layers[i];
-        const tlm_matrix *all[] = {l->weight_ih, l->weight_hh, l->weight_hr, l->gates_ih,
-                                   l->gates_hh};
-        for (unsigned w = 0; w < 5; w++)
+        const tlm_matrix *all[TLM_LAYER_MATRICES];
+        tlm_layer_matrices(&model->layers[i], all);
+        for (unsigned w = 0; w < TLM_LAYER_MATRICES; w++)
             if (all[w] != NULL)
                 most = tlm_most(most, tlm_most(all[w]->out, all[w]->in));
     }

@@ -34,6 +34,24 @@ static inline uint32_t tlm_layer_state(const tlm_model *model, uint32_t layer)
     return l->output + (model->config.cell == TLM_LSTM ? l->hidden : 0);
 }
 
+/* The matrices that a layer may have; those of other cells are NULL. */
+enum { TLM_LAYER_MATRICES = 5 };
+static inline void tlm_layer_matrices(const tlm_layer *l,
+                                      const tlm_matrix *all[TLM_LAYER_MATRICES])
+{
+    all[0] = l->weight_ih;
+    all[1] = l->weight_hh;
+    all[2] = l->weight_hr;
+    all[3] = l->gates_ih;
+    all[4] = l->gates_hh;
+}
+
+static inline void tlm_add(float *to, const float *from, uint32_t size)
+{
+    for (uint32_t j = 0; j < size; j++)
+        to[j] += from[j];
+}
+
 /* Step all layers: states[i] reads the word vector in context->vectors, row i. */
 void tlm_run_cells(tlm_context *context, uint32_t count, void *const *states);
 

@@ -8,15 +8,7 @@
 static void multiply(tlm_context *c, const tlm_matrix *w, const float *const *x, uint32_t count,
                      float *y, size_t stride)
 {
-    tlm_scratch scratch = c->scratch;
-    const tlm_input *in = tlm_prepare(&c->engine, w, x, w->in, count, &scratch);
-    tlm_multiply(&c->engine, w, in, count, y, stride, scratch);
-}
-
-static void add(float *to, const float *from, size_t size)
-{
-    for (size_t j = 0; j < size; j++)
-        to[j] += from[j];
+    tlm_apply(&c->engine, w, x, count, y, stride, c->scratch);
 }
 
 /* log of the sum of exp over `size` scores. */
@@ -51,7 +43,7 @@ static void softmax_scores(tlm_context *c, uint32_t count, const float *const *v
 static const float *biased(tlm_context *c, uint32_t i, float *sum)
 {
     float *scores = c->scores + i * c->score_width;
-    add(scores, c->model->output.bias, c->model->vocabulary_size);
+    tlm_add(scores, c->model->output.bias, c->model->vocabulary_size);
     *sum = log_sum(c->engine.kernels, scores, c->model->vocabulary_size);
     return scores;
 }
@@ -64,7 +56,7 @@ static void head_scores(tlm_context *c, uint32_t count, const float *const *vect
     multiply(c, output->head, vectors, count, c->scores, c->score_width);
     for (uint32_t i = 0; i < count; i++) {
         float *scores = c->scores + i * c->score_width;
-        add(scores, output->bias, size);
+        tlm_add(scores, output->bias, size);
         subtract(scores, scores, size, log_sum(c->engine.kernels, scores, size));
     }
 }
@@ -152,20 +144,15 @@ void tlm_target_scores(tlm_context *c, uint32_t count, const float *const *vecto
     }
 }
 
-static size_t room_of(const tlm_matrix *w, uint32_t batch)
-{
-    return w == NULL ? 0 : tlm_plus(tlm_prepare_room(w->in, batch), tlm_multiply_room(w, batch));
-}
-
 size_t tlm_output_room(const tlm_model *model, uint32_t batch)
 {
     const tlm_output *o = &model->output;
-    size_t most = tlm_most(room_of(o->projection, batch), room_of(o->weight, batch));
-    most = tlm_most(most, room_of(o->head, batch));
+    size_t most = tlm_most(tlm_apply_room(o->projection, batch), tlm_apply_room(o->weight, batch));
+    most = tlm_most(most, tlm_apply_room(o->head, batch));
     size_t tails = 0;
     for (uint32_t t = 0; t < model->config.tails; t++) {
-        tails = tlm_most(tails, room_of(o->tails[t].down, 1));
-        tails = tlm_most(tails, room_of(o->tails[t].words, 1));
+        tails = tlm_most(tails, tlm_apply_room(o->tails[t].down, 1));
+        tails = tlm_most(tails, tlm_apply_room(o->tails[t].words, 1));
     }
     if (model->config.tails != 0)
         tails = tlm_plus(tails, tlm_scratch_bytes(

@@ -188,8 +188,7 @@ static void multiply_low_rank(const tlm_engine *engine, const tlm_matrix *w, con
     tlm_multiply(engine, w->u.low_rank.right, in, count, between, width, scratch);
     for (uint32_t i = 0; i < count; i++)
         vectors[i] = between + i * width;
-    const tlm_input *next = tlm_prepare(engine, left, vectors, left->in, count, &scratch);
-    tlm_multiply(engine, left, next, count, y, stride, scratch);
+    tlm_apply(engine, left, vectors, count, y, stride, scratch);
 }
 
 static void multiply_grouped(const tlm_engine *engine, const tlm_matrix *w, const tlm_input *in,
@@ -230,4 +229,17 @@ void tlm_multiply(const tlm_engine *engine, const tlm_matrix *w, const tlm_input
         leaf_work work = {engine->kernels, w, in, y, stride, count};
         multiply_leaf(engine, &work);
     }
+}
+
+void tlm_apply(const tlm_engine *engine, const tlm_matrix *w, const float *const *x,
+               uint32_t count, float *y, size_t stride, tlm_scratch scratch)
+{
+    const tlm_input *in = tlm_prepare(engine, w, x, w->in, count, &scratch);
+    tlm_multiply(engine, w, in, count, y, stride, scratch);
+}
+
+size_t tlm_apply_room(const tlm_matrix *w, uint32_t count)
+{
+    return w == NULL ? 0
+                     : tlm_plus(tlm_prepare_room(w->in, count), tlm_multiply_room(w, count));
 }

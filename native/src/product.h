@@ -72,6 +72,13 @@ size_t tlm_multiply_room(const tlm_matrix *w, uint32_t count);
 void tlm_multiply(const tlm_engine *engine, const tlm_matrix *w, const tlm_input *in,
                   uint32_t count, float *y, size_t stride, tlm_scratch scratch);
 
+/* Both at once: y[i * stride .. + out) = w x_i for `count` vectors of w->in numbers. */
+void tlm_apply(const tlm_engine *engine, const tlm_matrix *w, const float *const *x,
+               uint32_t count, float *y, size_t stride, tlm_scratch scratch);
+
+/* Scratch for `tlm_apply`; 0 for NULL. */
+size_t tlm_apply_room(const tlm_matrix *w, uint32_t count);
+
 /* The rows [begin, end) alone of a matrix without children, begin a multiple of 64. */
 void tlm_multiply_rows(const tlm_engine *engine, const tlm_matrix *w, const tlm_input *in,
                        float *y, uint32_t begin, uint32_t end);

@@ -43,7 +43,7 @@ size_t tlm_train_room(const tlm_matrix *w, uint32_t count)
     size_t room = 0;
     for (uint32_t core = 0; core < m->count; core++) {
         const tlm_matrix *c = &m->cores[core];
-        size_t own = tlm_plus(tlm_prepare_room(c->in, AT_ONCE), tlm_multiply_room(c, AT_ONCE));
+        size_t own = tlm_apply_room(c, AT_ONCE);
         own = tlm_plus(own, tlm_scratch_bytes(AT_ONCE, tlm_padded_floats(c->out) * sizeof(float)));
         room = tlm_most(room, own);
     }
@@ -86,8 +86,7 @@ void tlm_train_multiply(const tlm_engine *engine, const tlm_matrix *w, const tlm
                 float *results = tlm_scratch_take(&inner, AT_ONCE, width * sizeof *results);
                 for (uint32_t v = 0; v < some; v++)
                     vectors[v] = from + (first + v) * c->in;
-                const tlm_input *inputs = tlm_prepare(engine, c, vectors, c->in, some, &inner);
-                tlm_multiply(engine, c, inputs, some, results, width, inner);
+                tlm_apply(engine, c, vectors, some, results, width, inner);
                 for (uint32_t v = 0; v < some; v++)
                     place(results + v * width, to, &s, first + v, m->ranks[core],
                           m->row_shape[core], next);
