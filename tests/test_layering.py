@@ -22,8 +22,8 @@ LAYERS = (
     {"cells"},
     {"models", "runtime"},
     {"train", "evaluate", "compress", "importers", "exporters"},
-    {"search"},
     {"report"},
+    {"pipeline"},
     {"cli"},
     {"__main__"},
 )

@@ -1,0 +1,1 @@
+"""The pipeline that picks: budget in, model out."""

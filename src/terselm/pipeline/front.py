@@ -1,0 +1,74 @@
+"""Which candidates are worth having."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from terselm.pipeline.budget import Limits
+from terselm.pipeline.measurement import Candidate
+
+ANSWERS = (("closest", 1.005), ("balanced", 1.03), ("smallest", 1.10))
+"""What is offered without a budget: the smallest file whose perplexity is at most so many times
+that of the source model."""
+
+
+def beats(one: Candidate, other: Candidate) -> bool:
+    """Return whether `one` is no larger, no slower and no worse, and better in something.
+
+    Times differ from run to run; a difference below two percent is none.
+    """
+    a, b = one.measured, other.measured
+    no_worse = (
+        a.bytes <= b.bytes
+        and a.perplexity <= b.perplexity
+        and a.microseconds <= 1.02 * b.microseconds
+    )
+    better = (
+        a.bytes < b.bytes or a.perplexity < b.perplexity or 1.02 * a.microseconds < b.microseconds
+    )
+    return no_worse and better
+
+
+def front_of(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return the candidates whose perplexity no smaller or equally small file reaches.
+
+    Sorted by bytes, smallest first.
+    """
+    front: list[Candidate] = []
+    for candidate in sorted(candidates, key=lambda each: (each.measured.bytes, _loss(each))):
+        if not front or _loss(candidate) < _loss(front[-1]):
+            front.append(candidate)
+    return front
+
+
+def choose(candidates: Sequence[Candidate], limits: Limits) -> Candidate | None:
+    """Return the best candidate that keeps all limits.
+
+    With a limit on perplexity that is the smallest file, without one the least perplexity. None
+    if there is none.
+    """
+    kept = [each for each in candidates if limits.excess(each.measured) <= 1]
+    if not kept:
+        return None
+    if limits.as_dict()["perplexity"] is not None:
+        return min(kept, key=lambda each: (each.measured.bytes, _loss(each)))
+    return min(kept, key=lambda each: (_loss(each), each.measured.bytes))
+
+
+def nearest(candidates: Sequence[Candidate], limits: Limits) -> Candidate:
+    """Return the candidate that misses the limits least."""
+    return min(candidates, key=lambda each: (limits.excess(each.measured), _loss(each)))
+
+
+def answers(candidates: Sequence[Candidate], source_perplexity: float) -> dict[str, Candidate]:
+    """Return the three answers to no budget at all, as far as there are any; see `ANSWERS`."""
+    found = {}
+    for name, factor in ANSWERS:
+        best = choose(candidates, Limits(perplexity=factor * source_perplexity))
+        if best is not None:
+            found[name] = best
+    return found
+
+
+def _loss(candidate: Candidate) -> float:
+    return candidate.measured.perplexity

@@ -1,0 +1,119 @@
+"""What is known of a candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured on a candidate's file.
+
+    Attributes
+    ----------
+    bytes : int
+        Of the file.
+    perplexity : float
+        On validation text, by the C library. Where only the beginning of the text was read, the
+        source model's perplexity on all of it, times the ratio of the two on that beginning.
+    ci95 : (float, float) or None
+        95 % interval of the perplexity over such text.
+    tokens : int
+        How many tokens were read.
+    whole_text : bool
+        Whether that was all of the text.
+    microseconds : float
+        Median time of a token with the log-probabilities of all tokens, one thread.
+    step_microseconds : float
+        Of that, the embedding and the recurrent layers.
+    memory : int
+        Bytes that a program needs to run it: the file, the working memory and one state.
+    estimated_latency : bool
+        Whether the times come from a device profile and not from a clock.
+    """
+
+    bytes: int
+    perplexity: float
+    ci95: tuple[float, float] | None
+    tokens: int
+    whole_text: bool
+    microseconds: float
+    step_microseconds: float
+    memory: int
+    estimated_latency: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        values = asdict(self)
+        values["ci95"] = None if self.ci95 is None else list(self.ci95)
+        values["microseconds_per_token"] = values.pop("microseconds")
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Measurement:
+        """Return the measurement of which `as_dict` gave the values."""
+        found = dict(values)
+        found["microseconds"] = found.pop("microseconds_per_token")
+        found["ci95"] = None if found["ci95"] is None else tuple(found["ci95"])
+        return cls(**found)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A recipe that was tried.
+
+    Attributes
+    ----------
+    number : int
+        Of its trial.
+    origin : str
+        Why it was tried: "preset", "single", "planned", "sampled", "check" or "recovered".
+    label : str
+        A few words for tables.
+    recipe : list of dict
+        As a recipe file has it.
+    measured : Measurement
+    file : str
+        Name of the model file in the folder of the search.
+    seconds : float
+        What making and measuring it took.
+    parent : int or None
+        The candidate that it was trained from or is compared with.
+    knobs : mapping
+        What the plan it came from was asked for; empty for fixed recipes.
+    """
+
+    number: int
+    origin: str
+    label: str
+    recipe: Sequence[Mapping[str, Any]]
+    measured: Measurement
+    file: str
+    seconds: float
+    parent: int | None = None
+    knobs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def trained(self) -> bool:
+        """Whether a step of its recipe trains."""
+        return any(step["method"] in TRAINING for step in self.recipe)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return JSON values; the measurement's keys stand beside the others."""
+        return {
+            "number": self.number,
+            "origin": self.origin,
+            "label": self.label,
+            **self.measured.as_dict(),
+            "trained": self.trained,
+            "file": self.file,
+            "seconds": self.seconds,
+            "parent": self.parent,
+            "recipe": [dict(step) for step in self.recipe],
+        }
+
+
+TRAINING = ("recover", "prune_gradually", "sparse_variational")
+"""Methods that train."""
