@@ -20,6 +20,7 @@ from terselm.cli import (
     inspect,
     predict,
     quickstart,
+    search,
     train,
     verify,
 )
@@ -35,13 +36,14 @@ def build_app() -> typer.Typer:
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode="markdown",
-        help="Make recurrent language models small: train, compress, evaluate, predict.",
+        help="Make recurrent language models small: train, compress, search, predict.",
         epilog="A first look: terselm quickstart",
     )
     app.callback()(_version_option)
     app.command("quickstart")(quickstart.quickstart)
     app.command("train")(train.train)
     app.command("compress")(compress.compress)
+    app.command("search")(search.search)
     app.command("evaluate")(evaluate.evaluate)
     app.command("bench")(bench.bench)
     app.command("inspect")(inspect.inspect)
