@@ -33,7 +33,7 @@ from terselm.runtime.timing import measure_quickly
 from terselm.text.corpus import open_corpus
 from terselm.text.token_cache import TokenizedSplit, tokenize
 
-CALIBRATION_TOKENS = 30_000
+CALIBRATION_TOKENS = 16_384
 """From the start of the training text."""
 SHORT_TOKENS = 16_384
 """From the start of the validation text, for what is tried quickly."""
