@@ -107,7 +107,8 @@ static tlm_model *time_opening(const char *path, measured *m)
 
 static void time_steps(const tlm_model *model, const request *r, measured *m)
 {
-    const tlm_options one = {1, r->engine.threads, r->engine.kernels};
+    tlm_options one = r->engine;
+    one.batch = 1;
     tlm_context *context = open_context(model, &one);
     void *state = new_state(model);
     float *out = take(m->model.vocabulary_size, sizeof *out);
@@ -153,7 +154,10 @@ static void time_steps(const tlm_model *model, const request *r, measured *m)
 static void time_batch(const tlm_model *model, const request *r, measured *m)
 {
     const uint32_t batch = r->engine.batch, size = m->model.vocabulary_size;
-    tlm_context *context = open_context(model, &r->engine);
+    tlm_options engine = r->engine;
+    engine.preview = 0; /* which is for the best of one state */
+    engine.preview_mode = TLM_PREVIEW_EXACT;
+    tlm_context *context = open_context(model, &engine);
     void **states = take(batch, sizeof *states);
     uint32_t *tokens = take(batch, sizeof *tokens);
     float *out = take((size_t)batch * size, sizeof *out);

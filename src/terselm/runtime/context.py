@@ -22,9 +22,14 @@ class Context:
     def __init__(self, model: ctypes.c_void_p, options: Options) -> None:
         self.handle = ctypes.c_void_p()
         status = library().tlm_context_open(model, ctypes.byref(options), ctypes.byref(self.handle))
-        if status == ARGUMENT:
-            name = options.kernels.decode()
-            raise UsageError(f"this machine cannot run kernels {name!r}")
+        name = options.kernels
+        if status == ARGUMENT and name is not None and not library().tlm_can_run(name):
+            raise UsageError(f"this machine cannot run kernels {name.decode()!r}")
+        if status == ARGUMENT and options.preview:
+            raise UsageError(
+                "this output layer can have no preview: it is adaptive, a tensor train, or made of "
+                "blocks that are made of others; leave preview out"
+            )
         check(status, "context")
 
     def __del__(self) -> None:

@@ -27,6 +27,8 @@ from terselm.runtime.library import (
 from terselm.runtime.state import State
 
 MESSAGE_BYTES = 512
+PREVIEW_BITS = (0, 2, 3, 4)
+PREVIEW_MODES = ("exact", "fast")
 
 
 @dataclass(frozen=True)
@@ -62,13 +64,21 @@ class Model:
     trusted : bool
         Do not compare the checksum, which takes most of the time of opening; for a file that
         something else vouches for.
+    preview : {0, 2, 3, 4}
+        Bits of a preview of the output layer that `top` and `predict` read in the place of the
+        whole of it; 0 for none. The attribute `preview` is 0, too, where one would save less than
+        a quarter of the bytes and was left out.
+    preview_mode : {"exact", "fast"}
+        "exact" finds the same words in the same order with the same scores; "fast" may miss a word
+        that only an error of four standard deviations would save. With both, log-probabilities
+        share a small error, that of the sum over all words.
 
     Raises
     ------
     TerselmError
         If the file is not a whole, sound model file; the message says what is wrong with it.
     UsageError
-        If this machine cannot run these kernels, or batch or threads are impossible.
+        If this machine cannot run these kernels, or batch, threads or preview are impossible.
     """
 
     def __init__(
@@ -79,6 +89,8 @@ class Model:
         threads: int = 1,
         kernels: str | None = None,
         trusted: bool = False,
+        preview: int = 0,
+        preview_mode: str = "exact",
     ) -> None:
         self._handle = ctypes.c_void_p()
         message = ctypes.create_string_buffer(MESSAGE_BYTES)
@@ -91,7 +103,15 @@ class Model:
             raise UsageError(
                 f"batch is {batch}, threads is {threads}; they go from 1 to 4096 and 1 to 256"
             )
-        self._options = Options(batch, threads, None if kernels is None else kernels.encode())
+        if preview not in PREVIEW_BITS or preview_mode not in PREVIEW_MODES:
+            raise UsageError(
+                f"preview is {preview}, preview_mode {preview_mode!r}; give 0, 2, 3 or 4 and "
+                "exact or fast"
+            )
+        mode = PREVIEW_MODES.index(preview_mode) if preview else 0
+        self._options = Options(
+            batch, threads, None if kernels is None else kernels.encode(), preview, mode
+        )
         self._contexts = threading.local()
         self.batch = batch
         self.start_token: int = calls.tlm_start_token(self._handle)
@@ -99,6 +119,7 @@ class Model:
         self.unknown_token: int | None = None if unknown == NO_TOKEN else unknown
         self._size = self.describe().vocabulary_size
         self.kernels: str = calls.tlm_context_kernels(self._context()).decode()
+        self.preview: int = calls.tlm_context_preview(self._context())
 
     def __del__(self) -> None:
         # Contexts of threads are freed with them, the file after the last.
