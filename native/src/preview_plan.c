@@ -2,7 +2,7 @@
 #include "model.h"
 #include "preview.h"
 
-enum { GROUP = 64, SHARE_GROUP = 8, DIRECTIONS = 32 };
+enum { GROUP = 64, SHARE_GROUP = 16, DIRECTIONS = 32 };
 
 static uint32_t blocks_of(const tlm_matrix *w)
 {
