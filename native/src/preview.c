@@ -80,11 +80,7 @@ void tlm_preview_read(tlm_context *c, const float *vector)
     const float all = part_of_shares * p->largest_share * lost_share +
                       (p->integers ? 0 : part * p->largest * lost) +
                       1e-5f * p->largest * tlm_length(square);
-    for (uint32_t i = 0; i < p->rows; i++) {
-        const float score = p->scores[i] + p->most[i] + p->bias[i];
-        p->scores[i] = score;
-        p->most[i] = score + (across * p->across[i] + along * p->along[i] + all);
-    }
+    tlm_preview_bound(p, across, along, all);
 }
 
 /* Make the scores of 64 rows exact. */

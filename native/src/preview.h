@@ -77,6 +77,9 @@ uint32_t tlm_preview_row(const tlm_preview *preview, uint32_t word);
 /* Scores of all words after an output vector, nearly. What it takes of the context's scratch the
    next two calls use; the caller puts it back. */
 void tlm_preview_read(tlm_context *context, const float *vector);
+/* scores += most (the other part of the scores) + bias, then most = scores + the bound: `across`
+   times |e| + `along` times |d| + `all`. */
+void tlm_preview_bound(tlm_preview *preview, float across, float along, float all);
 /* The exact score of a word. */
 float tlm_preview_score(tlm_context *context, uint32_t word);
 /* Offer all words that may be among the best, by their exact scores. */

@@ -1,4 +1,4 @@
-"""A preview of the output layer finds what all scores would find, whatever form that is stored in."""
+"""A preview of the output layer finds what all scores would find, in whatever form it is stored."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def check(full: Model, previewed: Model, *, exact: bool) -> None:
 def test_every_form(form: str, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save(make(form), path)
-    for bits, kernels in enumerate(kernel_names()[:2] + ["portable"], start=2):
+    for bits, kernels in enumerate([*kernel_names()[:2], "portable"], start=2):
         check(Model(path, kernels=kernels), Model(path, kernels=kernels, preview=bits), exact=True)
 
 
