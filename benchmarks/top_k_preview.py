@@ -1,6 +1,7 @@
-"""The ten most likely words with a preview of the output layer and without: agreement and time.
+r"""The ten most likely words with a preview of the output layer and without: agreement and time.
 
-    TERSELM_DATA=data python benchmarks/top_k_preview.py MODEL ... --out benchmarks/results/top-k-preview
+    TERSELM_DATA=data python benchmarks/top_k_preview.py MODEL ... --words 60000 \
+        --out benchmarks/results/top-k-preview
 
 Writes OUT.json and OUT.md. Each model reads the beginning of PTB's validation text; after each
 token the ten most likely words are asked for, with and without a preview in turns, one thread.
@@ -32,6 +33,7 @@ from machine import describe_machine
 from terselm.compress.apply import compress
 from terselm.compress.recipe import Recipe
 from terselm.files import write_bytes
+from terselm.linear.base import LinearOp
 from terselm.linear.dense import Dense
 from terselm.models.checkpoint import load, save
 from terselm.models.language_model import LanguageModel
@@ -43,12 +45,16 @@ POSITIONS, WARM_UP, WORDS = 2000, 20, 10
 SETTINGS = [(4, "exact"), (3, "exact"), (2, "exact"), (4, "fast"), (3, "fast"), (2, "fast")]
 
 
+def output_of(model: LanguageModel) -> LinearOp:
+    return model.weights()[model.ties().get("output", "output")]
+
+
 def grown(path: Path, words: int) -> LanguageModel:
     """Return a model of so many words whose output layer looks as if it was trained."""
     model = load(path)
     torch.manual_seed(0)
     old = len(model.vocabulary)
-    bias, weight = model.output.bias.detach(), model.output.weight.dense().detach()
+    bias, weight = model.output.bias.detach(), output_of(model).dense().detach()
     source = torch.randint(old, (words - old,))
     new = weight[source]
     noise = torch.randn_like(new) / math.sqrt(new.shape[1])
@@ -113,7 +119,7 @@ def measure(path: Path, text: str, positions: int) -> dict[str, Any]:
     tokens = Model(path).tokenize(text)[:positions].tolist()
     about = Model(path).describe()
     results: dict[str, Any] = {"vocabulary": about.vocabulary_size, "positions": len(tokens)}
-    results["output"] = load(path).output.weight.spec()["kind"]
+    results["output"] = output_of(load(path)).spec()["kind"]
     results["previews"] = {
         f"{bits} bits, {mode}": compare(path, tokens, bits, mode) for bits, mode in SETTINGS
     }
