@@ -16,6 +16,33 @@ from terselm.runtime.state import State
 Tokens = Sequence[int] | npt.NDArray[np.integer[Any]]
 
 
+PREVIEW_BITS = (0, 2, 3, 4)
+PREVIEW_MODES = ("exact", "fast")
+
+
+def options_of(
+    batch: int, threads: int, kernels: str | None, preview: int, preview_mode: str
+) -> Options:
+    """Return what a context is made with.
+
+    Raises
+    ------
+    UsageError
+        If one of them cannot be.
+    """
+    if not 1 <= batch <= 4096 or not 1 <= threads <= 256:
+        raise UsageError(
+            f"batch is {batch}, threads is {threads}; they go from 1 to 4096 and 1 to 256"
+        )
+    if preview not in PREVIEW_BITS or preview_mode not in PREVIEW_MODES:
+        raise UsageError(
+            f"preview is {preview}, preview_mode {preview_mode!r}; give 0, 2, 3 or 4 and "
+            "exact or fast"
+        )
+    mode = PREVIEW_MODES.index(preview_mode) if preview else 0
+    return Options(batch, threads, None if kernels is None else kernels.encode(), preview, mode)
+
+
 class Context:
     """Working memory of one thread; freed with it."""
 

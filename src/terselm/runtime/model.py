@@ -13,22 +13,26 @@ import numpy as np
 import numpy.typing as npt
 
 from terselm.errors import TerselmError, UsageError
-from terselm.runtime.context import Context, Tokens, addresses, output_array, token_ids
+from terselm.runtime.context import (
+    Context,
+    Tokens,
+    addresses,
+    options_of,
+    output_array,
+    token_ids,
+)
 from terselm.runtime.library import (
     ARGUMENT,
     MAX_TOKEN_BYTES,
     NO_TOKEN,
     CDescription,
     Choice,
-    Options,
     check,
     library,
 )
 from terselm.runtime.state import State
 
 MESSAGE_BYTES = 512
-PREVIEW_BITS = (0, 2, 3, 4)
-PREVIEW_MODES = ("exact", "fast")
 
 
 @dataclass(frozen=True)
@@ -99,19 +103,7 @@ class Model:
         status = open_file(os.fsencode(path), ctypes.byref(self._handle), message, MESSAGE_BYTES)
         if status != 0:
             raise TerselmError(f"{os.fspath(path)}: {message.value.decode(errors='replace')}")
-        if not 1 <= batch <= 4096 or not 1 <= threads <= 256:
-            raise UsageError(
-                f"batch is {batch}, threads is {threads}; they go from 1 to 4096 and 1 to 256"
-            )
-        if preview not in PREVIEW_BITS or preview_mode not in PREVIEW_MODES:
-            raise UsageError(
-                f"preview is {preview}, preview_mode {preview_mode!r}; give 0, 2, 3 or 4 and "
-                "exact or fast"
-            )
-        mode = PREVIEW_MODES.index(preview_mode) if preview else 0
-        self._options = Options(
-            batch, threads, None if kernels is None else kernels.encode(), preview, mode
-        )
+        self._options = options_of(batch, threads, kernels, preview, preview_mode)
         self._contexts = threading.local()
         self.batch = batch
         self.start_token: int = calls.tlm_start_token(self._handle)
