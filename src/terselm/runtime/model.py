@@ -7,7 +7,6 @@ import math
 import os
 import threading
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -21,11 +20,11 @@ from terselm.runtime.context import (
     output_array,
     token_ids,
 )
+from terselm.runtime.description import Description, read_description
 from terselm.runtime.library import (
     ARGUMENT,
     MAX_TOKEN_BYTES,
     NO_TOKEN,
-    CDescription,
     Choice,
     check,
     library,
@@ -33,23 +32,6 @@ from terselm.runtime.library import (
 from terselm.runtime.state import State
 
 MESSAGE_BYTES = 512
-
-
-@dataclass(frozen=True)
-class Description:
-    """What a model is; sizes are counts of numbers, `file_bytes` bytes."""
-
-    format: int
-    cell: str
-    output: str
-    vocabulary_kind: str
-    vocabulary_size: int
-    embedding: int
-    hidden: tuple[int, ...]
-    projection: int | None
-    matrices: int
-    tied: bool
-    file_bytes: int
 
 
 class Model:
@@ -129,21 +111,7 @@ class Model:
 
     def describe(self) -> Description:
         """Return what the model is."""
-        found = CDescription()
-        check(library().tlm_describe(self._handle, ctypes.byref(found)), "model")
-        return Description(
-            format=found.format,
-            cell=found.cell.decode(),
-            output=found.output.decode(),
-            vocabulary_kind=found.vocabulary_kind.decode(),
-            vocabulary_size=found.vocabulary_size,
-            embedding=found.embedding,
-            hidden=tuple(found.hidden[: found.layers]),
-            projection=found.projection or None,
-            matrices=found.matrices,
-            tied=found.tied,
-            file_bytes=found.file_bytes,
-        )
+        return read_description(self._handle)
 
     def __len__(self) -> int:
         """Return the number of tokens."""
