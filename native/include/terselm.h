@@ -101,11 +101,26 @@ TLM_API tlm_status tlm_describe(const tlm_model *model, tlm_description *out);
  * one context is for one thread at a time. */
 typedef struct tlm_context tlm_context;
 
+/* How a preview is used; see `preview` below. */
+typedef enum tlm_preview_mode {
+    TLM_PREVIEW_EXACT = 0, /* the words, their order and their scores are those without it */
+    TLM_PREVIEW_FAST = 1   /* words may be missed that only errors of four deviations would save */
+} tlm_preview_mode;
+
 typedef struct tlm_options {
     uint32_t batch;      /* states that can be stepped together, 1 to 4096; 0 means 1 */
     uint32_t threads;    /* threads that share large products, 1 to 256; 0 means 1 */
     const char *kernels; /* "portable", "avx2", "avx512vnni", "neon", "neondot", "wasm"; NULL: the
                             best that this machine has */
+    uint32_t preview;    /* bits of a preview of the output layer, 2, 3 or 4; 0: none. `tlm_top`
+                            reads it in the place of the output matrix, then the exact scores of
+                            the words that may be among the best. It is computed by
+                            `tlm_context_open` and takes its memory from the context.
+                            TLM_ERROR_ARGUMENT with an adaptive output, one that is a tensor
+                            train, and blocks of rows that are themselves made of others; left
+                            out where it would not save a quarter of the bytes, see
+                            `tlm_context_preview` */
+    tlm_preview_mode preview_mode;
 } tlm_options;
 
 /* Whether this library has kernels of this name and this machine can run them. */
@@ -118,6 +133,8 @@ TLM_API tlm_status tlm_context_open(const tlm_model *model, const tlm_options *o
 TLM_API void tlm_context_close(tlm_context *context);
 /* The name of the kernels in use. */
 TLM_API const char *tlm_context_kernels(const tlm_context *context);
+/* Bits of the preview in use; 0 where there is none, or it was left out. */
+TLM_API uint32_t tlm_context_preview(const tlm_context *context);
 /* Bytes that the context takes. */
 TLM_API size_t tlm_context_bytes(const tlm_context *context);
 
@@ -169,7 +186,9 @@ typedef struct tlm_choice {
  * exclude       `exclude_count` tokens to leave out; may be NULL.
  * found         receives how many there are: k, or fewer.
  *
- * Log-probabilities are those among all tokens. */
+ * Log-probabilities are those among all tokens. With a preview the sum that they are divided by
+ * holds the preview's scores of the words that were not scored exactly: it errs by no more than
+ * the largest of their bounds, which is the same for all words of a call. */
 TLM_API tlm_status tlm_top(tlm_context *context, const void *state, const char *prefix,
                            size_t prefix_size, const uint32_t *exclude, uint32_t exclude_count,
                            uint32_t k, tlm_choice *out, uint32_t *found);

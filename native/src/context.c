@@ -20,10 +20,11 @@ static size_t width_of(const tlm_model *model)
     return tlm_padded_floats(most);
 }
 
-static size_t scratch_of(const tlm_model *model, uint32_t batch)
+static size_t scratch_of(const tlm_model *model, uint32_t batch, const tlm_preview *preview)
 {
     size_t most = tlm_look_up_room(model->embedding);
     most = tlm_most(most, tlm_cells_room(model, batch));
+    most = tlm_most(most, tlm_preview_room(preview, model));
     return tlm_plus(tlm_most(most, tlm_output_room(model, batch)), TLM_SCRATCH_STEP);
 }
 
@@ -37,7 +38,8 @@ static size_t lay_out(tlm_context *c, unsigned char *at)
     all = tlm_plus(all, tlm_plus(tlm_scratch_bytes(c->batch, kept),
                                  tlm_scratch_bytes(c->batch, sizeof(float))));
     all = tlm_plus(all, tlm_times(3, tlm_scratch_bytes(c->batch, sizeof(float *))));
-    const size_t scratch = scratch_of(c->model, c->batch);
+    all = tlm_plus(all, tlm_preview_lay_out(&c->preview, NULL));
+    const size_t scratch = scratch_of(c->model, c->batch, &c->preview);
     if (at != NULL) {
         tlm_scratch s = {at, at + all + scratch};
         c->vectors = tlm_scratch_take(&s, c->batch, c->width * sizeof(float));
@@ -50,6 +52,7 @@ static size_t lay_out(tlm_context *c, unsigned char *at)
         c->inputs = tlm_scratch_take(&s, c->batch, sizeof(float *));
         c->more = tlm_scratch_take(&s, c->batch, sizeof(float *));
         c->outputs = tlm_scratch_take(&s, c->batch, sizeof(float *));
+        tlm_preview_lay_out(&c->preview, &s);
         c->scratch = s;
     }
     return tlm_plus(all, scratch);
@@ -74,6 +77,9 @@ tlm_status tlm_context_open(const tlm_model *model, const tlm_options *options, 
     if (kernels == NULL)
         return TLM_ERROR_ARGUMENT;
     tlm_context sizes = {.model = model, .batch = options->batch ? options->batch : 1};
+    const tlm_status planned = tlm_preview_plan(model, options, &sizes.preview);
+    if (planned != TLM_OK)
+        return planned;
     sizes.width = width_of(model);
     sizes.score_width = tlm_padded_floats((size_t)model->vocabulary_size + TLM_MAX_TAILS);
     const size_t head = tlm_scratch_bytes(1, sizeof(tlm_context));
@@ -87,6 +93,7 @@ tlm_status tlm_context_open(const tlm_model *model, const tlm_options *options, 
     unsigned char *at = memory + head;
     at += (TLM_SCRATCH_STEP - (uintptr_t)at % TLM_SCRATCH_STEP) % TLM_SCRATCH_STEP;
     lay_out(context, at);
+    tlm_preview_build(&context->engine, model->output.bias, &context->preview, context->scratch);
     if (options->threads > 1) {
         context->engine.pool = tlm_pool_open(options->threads);
         if (context->engine.pool == NULL) {

@@ -3,6 +3,7 @@
 #define TLM_CONTEXT_H
 
 #include "model.h"
+#include "preview.h"
 #include "product.h"
 
 #define TLM_MAX_BATCH 4096u
@@ -25,6 +26,7 @@ struct tlm_context {
     const float **more;   /* [batch] */
     float **outputs;      /* [batch]: where the states of a layer begin */
     tlm_scratch scratch;
+    tlm_preview preview;  /* bits is 0 where there is none */
 };
 
 /* Floats of the state of a layer: what it puts out, then, for an LSTM, the cell. */

@@ -118,8 +118,8 @@ float tlm_avx2_sum_exp(const float *x, uint32_t n, float shift);
 void tlm_avx2_table(float *table, const uint16_t *centroids, uint32_t count, uint32_t size,
                     const float *x, uint32_t columns);
 
-tlm_product tlm_avx512_quantized, tlm_avx512_dense, tlm_avx512_codebook, tlm_avx512_binary_codes,
-    tlm_avx512_product_codes, tlm_avx512_sparse, tlm_avx512_block_sparse;
+tlm_product tlm_avx512_quantized, tlm_avx512_dense, tlm_avx512_codebook, tlm_avx512_product_codes,
+    tlm_avx512_sparse, tlm_avx512_block_sparse;
 tlm_many tlm_avx512_quantized_many, tlm_avx512_dense_many;
 void tlm_avx512_round_input(const float *x, uint32_t n, int8_t *q, float *scale);
 void tlm_avx512_sigmoid(float *x, uint32_t n);

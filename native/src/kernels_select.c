@@ -11,18 +11,18 @@
 #include <sys/sysctl.h>
 #endif
 
-/* `blocks`: whose products of block sparse matrices. */
-#define KERNELS(prefix, blocks, shown)               \
+/* `others`: whose products of block sparse matrices and of binary codes. */
+#define KERNELS(prefix, others, shown)               \
     {                                                \
         .name = shown,                               \
         .round_input = prefix##_round_input,         \
         .quantized = prefix##_quantized,             \
         .dense = prefix##_dense,                     \
         .codebook = prefix##_codebook,               \
-        .binary_codes = prefix##_binary_codes,       \
+        .binary_codes = others##_binary_codes,       \
         .product_codes = prefix##_product_codes,     \
         .sparse = prefix##_sparse,                   \
-        .block_sparse = blocks##_block_sparse,       \
+        .block_sparse = others##_block_sparse,       \
         .quantized_many = prefix##_quantized_many,   \
         .dense_many = prefix##_dense_many,           \
         .sigmoid = prefix##_sigmoid,                 \

@@ -25,7 +25,13 @@ MAX_TOKEN_BYTES = 255
 class Options(ctypes.Structure):
     """`tlm_options`."""
 
-    _fields_ = (("batch", c_uint32), ("threads", c_uint32), ("kernels", c_char_p))
+    _fields_ = (
+        ("batch", c_uint32),
+        ("threads", c_uint32),
+        ("kernels", c_char_p),
+        ("preview", c_uint32),
+        ("preview_mode", ctypes.c_int),
+    )
 
 
 class CDescription(ctypes.Structure):
@@ -65,6 +71,7 @@ CALLS: dict[str, tuple[object, list[object]]] = {
     "tlm_context_open": (ctypes.c_int, [c_void_p, POINTER(Options), POINTER(c_void_p)]),
     "tlm_context_close": (None, [c_void_p]),
     "tlm_context_kernels": (c_char_p, [c_void_p]),
+    "tlm_context_preview": (c_uint32, [c_void_p]),
     "tlm_context_bytes": (c_size_t, [c_void_p]),
     "tlm_state_size": (c_size_t, [c_void_p]),
     "tlm_state_init": (ctypes.c_int, [c_void_p, c_void_p]),
