@@ -116,9 +116,11 @@ def next_rung(trained: Sequence[Candidate], limits: Limits, epochs: float, many:
 
 def trained_job(parent: Candidate, training: Training) -> Job:
     """Return the parent's recipe with a training before its codes."""
-    label = f"{parent.label}, trained {training.epochs:g}"
-    if training.distill:
-        label += " by the source"
+    taught = " by the source" if training.distill else ""
+    if parent.trained:
+        label = f"{parent.label.removesuffix(taught)} + {training.epochs:g}{taught}"
+    else:
+        label = f"{parent.label}, trained {training.epochs:g}{taught}"
     return Job(
         "recovered",
         label,

@@ -40,6 +40,8 @@ SAMPLED = 40
 """Trials that the sampler chooses in a round."""
 TEST_SHARE = 0.01
 """Of the training text, read to see how long training takes."""
+FIRST = 2
+"""Plans that are tried before the presets and the single methods."""
 NEARLY = 1.02
 """A candidate this near to the limits is measured on all of the text too."""
 
@@ -167,8 +169,9 @@ class Search:
             self.watcher.phase("trying plans at this size, the presets, and each method alone")
             limit = self.space.size if math.isfinite(self.space.size) else None
             first = planned_jobs(self.sensitivity, self.space)
-            self.queue.run([*first, *preset_jobs(trained=False)], deadline)
-            self.queue.run(single_jobs(limit, self.source.bytes), deadline)
+            singles = single_jobs(limit, self.source.bytes)
+            some = [*first[:FIRST], *singles, *preset_jobs(trained=False)]
+            self.queue.run([*some, *first[FIRST:]], deadline)
         self.watcher.phase("sampling plans")
         self.study.note("state", "sampling")
         self.queue.sample(self._sampled, (rounds + 1) * SAMPLED, deadline)
