@@ -88,7 +88,7 @@ BUDGET = ("--max-size", "20%", "--time-limit", "60s", "--rounds", "1", "--json")
 def test_workers_share_a_study_and_one_that_is_killed_loses_its_trial_only(
     trained: Trained, postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    pytest.importorskip("psycopg2")
+    pytest.importorskip("psycopg")
     where = ("--storage", postgres, "--study", "shared")
     main = started(trained, tmp_path / "main", *where, *BUDGET)
     workers = [

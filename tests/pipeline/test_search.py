@@ -16,7 +16,7 @@ import pytest
 
 from terselm.compress.apply import compress
 from terselm.compress.base import Context
-from terselm.compress.recipe import load_recipe, presets
+from terselm.compress.recipe import Recipe, load_recipe, presets
 from terselm.errors import TerselmError, UsageError
 from terselm.evaluate.native import evaluate_file
 from terselm.models.checkpoint import load, save
@@ -94,7 +94,7 @@ def test_results_are_of_the_files(trained: Trained, unlimited: tuple[Path, Any])
     for each in results["front"]:
         path = out / each["file"]
         assert path.stat().st_size == each["bytes"]
-        assert load(path).provenance["recipe"] == each["recipe"]
+        assert load(path).provenance["recipe"] == Recipe.from_list(each["recipe"]).as_list()
     best = results["front"][-1]
     measured = evaluate_file(out / best["file"], open_corpus(str(trained.data)), "valid")
     assert measured.perplexity == pytest.approx(best["perplexity"], rel=1e-6)

@@ -46,7 +46,10 @@ class Study:
         self.name = name
         with _quiet(), _storage_errors(url):
             self._storage = RDBStorage(
-                url, heartbeat_interval=HEARTBEAT, grace_period=GRACE, engine_kwargs=_engine(url)
+                _with_driver(url),
+                heartbeat_interval=HEARTBEAT,
+                grace_period=GRACE,
+                engine_kwargs=_engine(url),
             )
             sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=12)
             self._study = optuna.create_study(
@@ -192,6 +195,12 @@ def _candidate(trial: FrozenTrial) -> Candidate:
         knobs=job["knobs"],
         key=trial.user_attrs["key"],
     )
+
+
+def _with_driver(url: str) -> str:
+    """Return an address that names the driver, which else depends on SQLAlchemy's version."""
+    scheme, _, rest = url.partition("://")
+    return f"postgresql+psycopg://{rest}" if scheme in ("postgresql", "postgres") else url
 
 
 def _engine(url: str) -> dict[str, Any]:
