@@ -4,7 +4,7 @@
  * `model.h` is what this writes: terselm export MODEL --to c-array --out model.h
  *
  * A board has its own ways to read and to write a character; here they are read() and write(),
- * which a PC has, and newlib's semihosting. */
+ * which a PC has; startup.c has them for a Cortex-M in qemu. */
 #include <math.h>
 #include <string.h>
 #include <unistd.h>
@@ -45,22 +45,24 @@ static int get_line(char *line, size_t room)
     return size > 0 ? (int)size : -1;
 }
 
-/* " word 12.3 %" */
+/* "  word 12.3 %" */
 static void put_choice(const tlm_model *model, tlm_choice choice)
 {
-    char text[TLM_MAX_TOKEN_BYTES], digits[] = " 000.0 %\n";
-    uint32_t size, share = (uint32_t)(1000.0f * expf(choice.log_probability) + 0.5f);
+    char text[TLM_MAX_TOKEN_BYTES], digits[] = "100.0 %\n";
+    const uint32_t share = (uint32_t)(1000.0f * expf(choice.log_probability) + 0.5f);
+    const char *first = share < 100 ? digits + 2 : share < 1000 ? digits + 1 : digits;
+    uint32_t size;
     tlm_token_text(model, choice.token, text, &size);
     put_text("  ");
     if (size == 1 && text[0] == '\n')
         put_text("\\n");
     else
         put(text, size);
-    digits[1] = (char)('0' + share / 1000);
-    digits[2] = (char)('0' + share / 100 % 10);
-    digits[3] = (char)('0' + share / 10 % 10);
-    digits[5] = (char)('0' + share % 10);
-    put_text(digits);
+    put_text(" ");
+    digits[1] = (char)('0' + share / 100 % 10);
+    digits[2] = (char)('0' + share / 10 % 10);
+    digits[4] = (char)('0' + share % 10);
+    put_text(first);
 }
 
 static tlm_status read_line(tlm_context *context, const tlm_model *model, void *state,
@@ -76,14 +78,15 @@ static tlm_status read_line(tlm_context *context, const tlm_model *model, void *
 
 int main(void)
 {
-    tlm_model *model;
-    tlm_context *context;
-    void *state;
+    tlm_model *model = NULL;
+    tlm_context *context = NULL;
+    void *state = NULL;
     char line[LINE];
     tlm_choice best[3];
-    uint32_t found;
+    uint32_t found = 0;
     int size;
     tlm_status status = model_open(memory, &model, &context, &state);
+    const uint32_t unknown = tlm_unknown_token(model); /* is left out */
     while (status == TLM_OK && (size = get_line(line, sizeof line)) >= 0) {
         status = tlm_state_init(model, state);
         if (status == TLM_OK)
@@ -91,7 +94,7 @@ int main(void)
         if (status == TLM_OK)
             status = read_line(context, model, state, line, (size_t)size);
         if (status == TLM_OK)
-            status = tlm_top(context, state, NULL, 0, NULL, 0, 3, best, &found);
+            status = tlm_top(context, state, NULL, 0, &unknown, 1, 3, best, &found);
         if (status != TLM_OK)
             break;
         put(line, (size_t)size);

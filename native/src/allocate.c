@@ -9,12 +9,16 @@ tlm_status tlm_open_model(const void *bytes, size_t n, tlm_trust trust, tlm_mode
                           char *message, size_t message_size)
 {
     const tlm_fault fault = {message, message_size};
-    size_t size;
+    tlm_container container;
+    size_t size = 0;
     if (out == NULL) {
         return tlm_fail(&fault, TLM_ERROR_ARGUMENT, "out is NULL");
     }
     *out = NULL;
-    tlm_status status = tlm_open_size(bytes, n, &size, message, message_size);
+    tlm_status status = tlm_check_file(bytes, n, &container, &fault);
+    if (status == TLM_OK) {
+        status = tlm_enough_for(&container, &size, &fault);
+    }
     if (status != TLM_OK) {
         return status;
     }
@@ -22,7 +26,7 @@ tlm_status tlm_open_model(const void *bytes, size_t n, tlm_trust trust, tlm_mode
     if (memory == NULL) {
         return tlm_fail(&fault, TLM_ERROR_MEMORY, "no memory for %zu bytes", size);
     }
-    status = tlm_open_at(bytes, n, trust, memory, size, out, &fault);
+    status = tlm_open_at(&container, trust, memory, size, out, &fault);
     if (status != TLM_OK) {
         free(memory);
         return status;

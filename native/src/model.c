@@ -159,10 +159,10 @@ static bool is_little_endian(void)
     return first == 1;
 }
 
-/* Check what the caller gives, and the header as far as possible without memory. */
-static tlm_status open_container(const void *bytes, size_t n, tlm_container *container,
-                                 const tlm_fault *fault)
+tlm_status tlm_check_file(const void *bytes, size_t n, tlm_container *container,
+                          const tlm_fault *fault)
 {
+    tlm_fail(fault, TLM_OK, "%s", "");
     if (bytes == NULL || (uintptr_t)bytes % 8 != 0) {
         return tlm_fail(fault, TLM_ERROR_ARGUMENT, "bytes is %s",
                         bytes == NULL ? "NULL" : "not at a multiple of 8");
@@ -173,16 +173,20 @@ static tlm_status open_container(const void *bytes, size_t n, tlm_container *con
     return tlm_container_open(container, bytes, n, fault);
 }
 
-static size_t head_size(void)
+static uint64_t round_up(uint64_t bytes)
 {
-    return (sizeof(tlm_model) + TLM_ARENA_STEP - 1) / TLM_ARENA_STEP * TLM_ARENA_STEP;
+    return tlm_round_up(bytes, TLM_ARENA_STEP);
 }
 
-/* What is always enough for this file. */
-static uint64_t enough_for(const tlm_container *container)
+tlm_status tlm_enough_for(const tlm_container *container, size_t *size, const tlm_fault *fault)
 {
-    const uint64_t arena = arena_size(container);
-    return head_size() + (arena + TLM_ARENA_STEP - 1) / TLM_ARENA_STEP * TLM_ARENA_STEP;
+    const uint64_t enough = round_up(sizeof(tlm_model)) + round_up(arena_size(container));
+    if (enough > SIZE_MAX / 2) {
+        return tlm_fail(fault, TLM_ERROR_MEMORY, "no memory for %llu bytes",
+                        (unsigned long long)enough);
+    }
+    *size = (size_t)enough;
+    return TLM_OK;
 }
 
 tlm_status tlm_open_size(const void *bytes, size_t n, size_t *size, char *message,
@@ -190,49 +194,37 @@ tlm_status tlm_open_size(const void *bytes, size_t n, size_t *size, char *messag
 {
     const tlm_fault fault = {message, message_size};
     tlm_container container;
-    tlm_fail(&fault, TLM_OK, "%s", "");
     if (size == NULL) {
         return tlm_fail(&fault, TLM_ERROR_ARGUMENT, "size is NULL");
     }
     *size = 0;
-    const tlm_status status = open_container(bytes, n, &container, &fault);
-    const uint64_t enough = status == TLM_OK ? enough_for(&container) : 0;
-    if (enough > SIZE_MAX / 2) {
-        return tlm_fail(&fault, TLM_ERROR_MEMORY, "no memory for %llu bytes",
-                        (unsigned long long)enough);
-    }
-    *size = (size_t)enough;
-    return status;
+    const tlm_status status = tlm_check_file(bytes, n, &container, &fault);
+    return status == TLM_OK ? tlm_enough_for(&container, size, &fault) : status;
 }
 
-tlm_status tlm_open_at(const void *bytes, size_t n, tlm_trust trust, void *memory,
+/* Whether a larger arena could have held this file. */
+static bool is_too_little(const tlm_container *container, const tlm_arena *arena, size_t memory)
+{
+    static const tlm_fault silent = {NULL, 0};
+    size_t enough;
+    return arena->is_short &&
+           (tlm_enough_for(container, &enough, &silent) != TLM_OK || memory < enough);
+}
+
+tlm_status tlm_open_at(const tlm_container *container, tlm_trust trust, void *memory,
                        size_t memory_size, tlm_model **out, const tlm_fault *fault)
 {
-    tlm_container container;
-    const size_t head = head_size();
-    tlm_fail(fault, TLM_OK, "%s", "");
-    if (out == NULL) {
-        return tlm_fail(fault, TLM_ERROR_ARGUMENT, "out is NULL");
-    }
-    *out = NULL;
-    if (memory == NULL || (uintptr_t)memory % TLM_ARENA_STEP != 0) {
-        return tlm_fail(fault, TLM_ERROR_ARGUMENT, "memory is %s",
-                        memory == NULL ? "NULL" : "not at a multiple of 16");
-    }
-    tlm_status status = open_container(bytes, n, &container, fault);
-    if (status != TLM_OK) {
-        return status;
-    }
+    const size_t head = (size_t)round_up(sizeof(tlm_model));
     if (memory_size < head) {
         return tlm_fail(fault, TLM_ERROR_MEMORY, "%zu bytes are too little memory", memory_size);
     }
     tlm_model *model = memory;
     memset(model, 0, sizeof *model);
-    model->container = container;
+    model->container = *container;
     tlm_arena arena = {.base = (unsigned char *)memory + head,
                        .size = (memory_size - head) / TLM_ARENA_STEP * TLM_ARENA_STEP};
-    status = read_model(model, trust, &arena, fault);
-    if (status != TLM_OK && arena.is_short && memory_size < enough_for(&container)) {
+    const tlm_status status = read_model(model, trust, &arena, fault);
+    if (status != TLM_OK && is_too_little(container, &arena, memory_size)) {
         return tlm_fail(fault, TLM_ERROR_MEMORY, "%zu bytes are too little memory", memory_size);
     }
     if (status != TLM_OK) {
@@ -247,18 +239,35 @@ tlm_status tlm_open_at(const void *bytes, size_t n, tlm_trust trust, void *memor
     return TLM_OK;
 }
 
+static tlm_status open_in(const void *bytes, size_t n, tlm_trust trust, void *memory,
+                          size_t memory_size, tlm_model **out, const tlm_fault *fault)
+{
+    tlm_container container;
+    if (out == NULL) {
+        return tlm_fail(fault, TLM_ERROR_ARGUMENT, "out is NULL");
+    }
+    *out = NULL;
+    if (memory == NULL || (uintptr_t)memory % TLM_ARENA_STEP != 0) {
+        return tlm_fail(fault, TLM_ERROR_ARGUMENT, "memory is %s",
+                        memory == NULL ? "NULL" : "not at a multiple of 16");
+    }
+    const tlm_status status = tlm_check_file(bytes, n, &container, fault);
+    return status == TLM_OK ? tlm_open_at(&container, trust, memory, memory_size, out, fault)
+                            : status;
+}
+
 tlm_status tlm_open_in(const void *bytes, size_t n, void *memory, size_t memory_size,
                        tlm_model **out, char *message, size_t message_size)
 {
     const tlm_fault fault = {message, message_size};
-    return tlm_open_at(bytes, n, TLM_VERIFY, memory, memory_size, out, &fault);
+    return open_in(bytes, n, TLM_VERIFY, memory, memory_size, out, &fault);
 }
 
 tlm_status tlm_open_trusted_in(const void *bytes, size_t n, void *memory, size_t memory_size,
                                tlm_model **out, char *message, size_t message_size)
 {
     const tlm_fault fault = {message, message_size};
-    return tlm_open_at(bytes, n, TLM_TRUST, memory, memory_size, out, &fault);
+    return open_in(bytes, n, TLM_TRUST, memory, memory_size, out, &fault);
 }
 
 size_t tlm_model_bytes(const tlm_model *model)

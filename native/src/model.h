@@ -97,8 +97,12 @@ void tlm_release_file(void *mapping, size_t mapping_size);
 
 typedef enum tlm_trust { TLM_VERIFY, TLM_TRUST } tlm_trust;
 
-/* `tlm_open_in`, which compares the checksum or not. */
-tlm_status tlm_open_at(const void *bytes, size_t n, tlm_trust trust, void *memory,
+/* Opening in steps: check a file as far as possible without memory, say how many bytes are always
+   enough for it, and open it in them; compare the checksum or not. */
+tlm_status tlm_check_file(const void *bytes, size_t n, tlm_container *container,
+                          const tlm_fault *fault);
+tlm_status tlm_enough_for(const tlm_container *container, size_t *size, const tlm_fault *fault);
+tlm_status tlm_open_at(const tlm_container *container, tlm_trust trust, void *memory,
                        size_t memory_size, tlm_model **out, const tlm_fault *fault);
 /* `tlm_open`, likewise. */
 tlm_status tlm_open_model(const void *bytes, size_t n, tlm_trust trust, tlm_model **out,

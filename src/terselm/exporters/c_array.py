@@ -172,4 +172,4 @@ def _about(source: Source) -> dict[str, object]:
 
 def _plain(text: str) -> str:
     """Return text that cannot end a comment or begin a new line."""
-    return "".join(c if c.isalnum() and c.isascii() or c in " ._-" else "?" for c in text)
+    return "".join(c if (c.isalnum() and c.isascii()) or c in " ._-" else "?" for c in text)
