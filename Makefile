@@ -32,9 +32,10 @@ native-test: $(VENV)/.dev native ## test the C library, plain and with sanitizer
 	$(MAKE) -C native SANITIZE=thread test
 	$(MAKE) -C native soak
 
-native-targets: native-test ## the same on ARM and WebAssembly, and a minute of fuzzing
+native-targets: native-test ## the same on ARM and WebAssembly, a microcontroller, and fuzzing
 	$(MAKE) -C native arm-test
 	$(MAKE) -C native wasm-test
+	$(MAKE) -C native microcontroller-test PYTHON=$(abspath $(BIN)/python)
 	$(MAKE) -C native fuzz SECONDS=60
 
 lint: $(VENV)/.dev ## check style and formatting

@@ -78,6 +78,28 @@ TLM_API tlm_status tlm_open_trusted_file(const char *path, tlm_model **out, char
 /* Free a model and what it maps; NULL is allowed. Pointers from `tlm_describe` end with it. */
 TLM_API void tlm_close(tlm_model *model);
 
+/* Opening in memory of the caller's, where there is no malloc: compile with -DTLM_NO_MALLOC, which
+ * leaves out the calls above and `tlm_context_open`, files (as -DTLM_NO_FILES) and threads (as
+ * -DTLM_NO_THREADS). No call that is left takes memory or needs to be closed. */
+
+/* Bytes that are always enough for `tlm_open_in`; what a model really takes is less. Returns what
+ * `tlm_open` returns for a damaged header. */
+TLM_API tlm_status tlm_open_size(const void *bytes, size_t n, size_t *size, char *message,
+                                 size_t message_size);
+/* As `tlm_open`, in `memory`, `memory_size` bytes at a multiple of 16. The model keeps the first
+ * `tlm_model_bytes` of them; the others are the caller's again when the call returns.
+ * TLM_ERROR_MEMORY where they are too few. */
+TLM_API tlm_status tlm_open_in(const void *bytes, size_t n, void *memory, size_t memory_size,
+                               tlm_model **out, char *message, size_t message_size);
+/* The same without comparing the checksum: for bytes that something else vouches for, such as the
+ * firmware that they are part of. Everything that safety needs is checked all the same. */
+TLM_API tlm_status tlm_open_trusted_in(const void *bytes, size_t n, void *memory,
+                                       size_t memory_size, tlm_model **out, char *message,
+                                       size_t message_size);
+/* Bytes of its memory that a model keeps, and that opening it takes: one byte less is refused. */
+TLM_API size_t tlm_model_bytes(const tlm_model *model);
+TLM_API size_t tlm_opening_bytes(const tlm_model *model);
+
 /* What a model is. */
 typedef struct tlm_description {
     uint32_t format;             /* version of the file format */
@@ -131,6 +153,13 @@ TLM_API bool tlm_can_run(const char *kernels);
 TLM_API tlm_status tlm_context_open(const tlm_model *model, const tlm_options *options,
                                     tlm_context **out);
 TLM_API void tlm_context_close(tlm_context *context);
+/* Bytes of a context with these options, exactly. */
+TLM_API tlm_status tlm_context_size(const tlm_model *model, const tlm_options *options,
+                                    size_t *size);
+/* As `tlm_context_open`, in `memory`, at least `tlm_context_size` bytes at a multiple of 64: fewer
+ * are TLM_ERROR_MEMORY, more than one thread TLM_ERROR_ARGUMENT. */
+TLM_API tlm_status tlm_context_open_in(const tlm_model *model, const tlm_options *options,
+                                       void *memory, size_t memory_size, tlm_context **out);
 /* The name of the kernels in use. */
 TLM_API const char *tlm_context_kernels(const tlm_context *context);
 /* Bits of the preview in use; 0 where there is none, or it was left out. */

@@ -138,7 +138,7 @@ void tlm_run_cells(tlm_context *c, uint32_t count, void *const *states)
     const tlm_model *model = c->model;
     size_t offset = 0;
     for (uint32_t i = 0; i < count; i++)
-        c->inputs[i] = c->vectors + i * c->width;
+        c->inputs[i] = c->vectors + i * c->vector_width;
     for (uint32_t number = 0; number < model->config.layers; number++) {
         const tlm_layer *layer = &model->layers[number];
         for (uint32_t i = 0; i < count; i++)

@@ -13,12 +13,13 @@ struct tlm_context {
     tlm_engine engine;
     size_t bytes;
     uint32_t batch;
-    size_t width;         /* floats of a row of `vectors`, `first`, `second` and `third` */
+    size_t vector_width;  /* floats of a row of `vectors` */
+    size_t width;         /* floats of a row of `first`, `second` and `third` */
     size_t score_width;   /* floats of a row of `scores` */
-    float *vectors;       /* [batch][width]: word vectors; what the output layer reads */
+    float *vectors;       /* [batch][vector_width]: word vectors */
     float *first;         /* [batch][width] */
     float *second;
-    float *third;
+    float *third;         /* [batch][width] where the cell is a projected_gru, else nothing */
     float *scores;        /* [batch][score_width] */
     float *kept;          /* [batch][output size]: output vectors of a sequence */
     float *chosen;        /* [batch] */
@@ -27,7 +28,12 @@ struct tlm_context {
     float **outputs;      /* [batch]: where the states of a layer begin */
     tlm_scratch scratch;
     tlm_preview preview;  /* bits is 0 where there is none */
+    void *block;          /* what `tlm_context_open` allocated, or NULL */
 };
+
+/* Make a context in `size` zeroed bytes at a multiple of 64, as many as `tlm_context_size` says. */
+tlm_status tlm_context_make(const tlm_model *model, const tlm_options *options, void *memory,
+                            size_t size, tlm_context **out);
 
 /* Floats of the state of a layer: what it puts out, then, for an LSTM, the cell. */
 static inline uint32_t tlm_layer_state(const tlm_model *model, uint32_t layer)

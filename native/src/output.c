@@ -88,7 +88,7 @@ static void spread(tlm_context *c, const float *scores, const float *vector, flo
         start += tail->words->out;
     }
     for (uint32_t rank = 0; rank < model->vocabulary_size; rank++)
-        out[model->output.order[rank]] = ranked[rank];
+        out[tlm_number(model->output.order.ids, rank)] = ranked[rank];
     c->scratch = saved;
 }
 
@@ -138,7 +138,7 @@ void tlm_target_scores(tlm_context *c, uint32_t count, const float *const *vecto
         const float *scores = c->scores + i * c->score_width;
         float sum = 0;
         if (model->config.adaptive)
-            out[i] = ranked_score(c, scores, vectors[i], model->output.rank[targets[i]]);
+            out[i] = ranked_score(c, scores, vectors[i], tlm_number(model->output.order.places, targets[i]));
         else
             out[i] = biased(c, i, &sum)[targets[i]] - sum;
     }

@@ -16,6 +16,7 @@ from terselm.cli import (
     compress,
     data,
     evaluate,
+    export,
     import_model,
     inspect,
     predict,
@@ -50,6 +51,7 @@ def build_app() -> typer.Typer:
     app.command("predict")(predict.predict)
     app.command("verify")(verify.verify)
     app.command("import")(import_model.import_model)
+    app.command("export")(export.export)
     app.add_typer(data.build_app(), name="data")
     return app
 

@@ -65,6 +65,17 @@ CALLS: dict[str, tuple[object, list[object]]] = {
     "tlm_open": (ctypes.c_int, [c_void_p, c_size_t, POINTER(c_void_p), c_char_p, c_size_t]),
     "tlm_open_file": (ctypes.c_int, [c_char_p, POINTER(c_void_p), c_char_p, c_size_t]),
     "tlm_open_trusted_file": (ctypes.c_int, [c_char_p, POINTER(c_void_p), c_char_p, c_size_t]),
+    "tlm_open_size": (
+        ctypes.c_int,
+        [c_void_p, c_size_t, POINTER(c_size_t), c_char_p, c_size_t],
+    ),
+    "tlm_open_in": (
+        ctypes.c_int,
+        [c_void_p, c_size_t, c_void_p, c_size_t, POINTER(c_void_p), c_char_p, c_size_t],
+    ),
+    "tlm_model_bytes": (c_size_t, [c_void_p]),
+    "tlm_opening_bytes": (c_size_t, [c_void_p]),
+    "tlm_context_size": (ctypes.c_int, [c_void_p, POINTER(Options), POINTER(c_size_t)]),
     "tlm_close": (None, [c_void_p]),
     "tlm_describe": (ctypes.c_int, [c_void_p, POINTER(CDescription)]),
     "tlm_can_run": (ctypes.c_bool, [c_char_p]),
