@@ -32,10 +32,9 @@ static void put_out(tlm_context *c, const tlm_layer *layer, uint32_t count, floa
 }
 
 /* Both products into `first`, with the bias. */
-static void gates_of(tlm_context *c, const tlm_layer *layer, uint32_t gates, uint32_t count,
-                     float *const *outputs)
+static void gates_of(tlm_context *c, const tlm_layer *layer, uint32_t count, float *const *outputs)
 {
-    const uint32_t rows = gates * layer->hidden;
+    const uint32_t rows = layer->hidden;
     multiply(c, layer->weight_ih, c->inputs, count, c->first);
     multiply(c, layer->weight_hh, (const float *const *)outputs, count, c->second);
     add_bias(c->first, c->width, count, layer->bias, rows);
@@ -46,22 +45,15 @@ static void gates_of(tlm_context *c, const tlm_layer *layer, uint32_t gates, uin
 /* Gates input, forget, cell, output. */
 static void lstm(tlm_context *c, const tlm_layer *layer, uint32_t count, float *const *outputs)
 {
-    const uint32_t n = layer->hidden;
-    const tlm_kernels *k = c->engine.kernels;
-    gates_of(c, layer, 4, count, outputs);
-    for (uint32_t i = 0; i < count; i++) {
-        float *gates = c->first + i * c->width, *cell = outputs[i] + layer->output;
-        float *hidden = c->second + i * c->width;
-        k->sigmoid(gates, 2 * n);
-        k->tanh(gates + 2 * n, n);
-        k->sigmoid(gates + 3 * n, n);
-        for (uint32_t j = 0; j < n; j++)
-            hidden[j] = cell[j] = gates[n + j] * cell[j] + gates[j] * gates[2 * n + j];
-        k->tanh(hidden, n);
-        for (uint32_t j = 0; j < n; j++)
-            hidden[j] *= gates[3 * n + j];
-    }
-    put_out(c, layer, count, c->second, c->first, outputs);
+    multiply(c, layer->weight_ih, c->inputs, count, c->first);
+    multiply(c, layer->weight_hh, (const float *const *)outputs, count, c->second);
+    const bool projected = layer->weight_hr != NULL;
+    for (uint32_t i = 0; i < count; i++)
+        c->engine.kernels->lstm(c->first + i * c->width, c->second + i * c->width, layer->bias,
+                                layer->hidden, outputs[i] + layer->output,
+                                projected ? c->third + i * c->width : outputs[i]);
+    if (projected)
+        put_out(c, layer, count, c->third, c->first, outputs);
 }
 
 /* Gates reset, update, new; the reset gate multiplies after the recurrent product. */
@@ -87,7 +79,7 @@ static void gru(tlm_context *c, const tlm_layer *layer, uint32_t count, float *c
 static void rnn(tlm_context *c, const tlm_layer *layer, uint32_t count, float *const *outputs,
                 bool is_tanh)
 {
-    gates_of(c, layer, 1, count, outputs);
+    gates_of(c, layer, count, outputs);
     for (uint32_t i = 0; i < count; i++) {
         float *hidden = c->first + i * c->width;
         if (is_tanh)
