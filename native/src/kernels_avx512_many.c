@@ -45,12 +45,18 @@ INLINE __m512i at_column(const uint8_t *codes, size_t run, int bits, uint32_t k)
     return _mm512_ternarylogic_epi32(top, _mm512_set1_epi8(4), rest, 0xea); /* (top & 4) | rest */
 }
 
+/* Mid-rise levels become twice the code and one, which is as much less than 2^bits. */
 INLINE void unpack_bits(const job *j, int bits, uint8_t *to)
 {
     const size_t run = (size_t)j->rows * 4;
+    const __m512i one = _mm512_set1_epi8(1);
     for (uint32_t k = j->begin; k < j->end; k += 4, to += QUAD)
-        for (uint32_t r = 0; r < run; r += 64)
-            _mm512_store_si512(to + r, at_column(j->codes + r, run, bits, k));
+        for (uint32_t r = 0; r < run; r += 64) {
+            __m512i code = at_column(j->codes + r, run, bits, k);
+            if (bits < 8 && j->w->u.quantized.mid_rise)
+                code = _mm512_add_epi8(_mm512_add_epi8(code, code), one);
+            _mm512_store_si512(to + r, code);
+        }
 }
 
 TARGET static void unpack(const job *j, uint8_t *to)
@@ -96,7 +102,7 @@ TARGET static void __attribute__((noinline)) put_totals(const job *j, const tile
                                  : _mm512_mul_ps(_mm512_set1_ps(t->in[c].scale), total[c][i]));
 }
 
-/* Of mid-rise levels, zero points and groups that go on. */
+/* Of zero points, of one scale for the matrix and of groups that go on. */
 TARGET static void __attribute__((noinline)) take_special(const job *j, const tile *t, int count,
                                                           uint32_t g, __m512i (*s)[REGISTERS],
                                                           totals total)
@@ -118,12 +124,17 @@ TARGET static void __attribute__((noinline)) take_special(const job *j, const ti
                     sum, _mm512_mullo_epi32(_mm512_cvtepi8_epi32(_mm_loadu_si128(
                                                 (const __m128i *)(const void *)(j->zeros + at))),
                                             all_q));
-            if (m->mid_rise)
-                sum = _mm512_add_epi32(_mm512_add_epi32(sum, sum), all_q);
             const __m512 before = m->groups > 1 ? total[c][i] : _mm512_setzero_ps();
             total[c][i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, before);
         }
     }
+}
+
+/* Cache lines of the next row block that are asked for every four columns, so that the fewest
+   inputs that are taken `count` at once read all of it. */
+static inline int lines_of(int count)
+{
+    return count == AT_ONCE ? 2 : 4;
 }
 
 INLINE void add_up(const job *j, const tile *t, int count)
@@ -132,6 +143,7 @@ INLINE void add_up(const job *j, const tile *t, int count)
     const uint8_t *codes = t->codes, *next = t->next;
     const uint16_t *scales = j->scales + (size_t)j->first_group * j->rows;
     const bool went_on = groups == 1 && j->begin != 0;
+    const int lines = lines_of(count);
     totals total;
     take_totals(j, t, count, total);
     for (uint32_t begin = j->begin, g = j->first_group, end; begin < j->end;
@@ -145,9 +157,9 @@ INLINE void add_up(const job *j, const tile *t, int count)
         if (went_on)
             UNROLL for (int c = 0; c < count; c++)
                 UNROLL for (int i = 0; i < REGISTERS; i++) s[c][i] = _mm512_castps_si512(total[c][i]);
-        for (uint32_t k = begin; k < end; k += 4, codes += QUAD, next += 64) {
+        for (uint32_t k = begin; k < end; k += 4, codes += QUAD, next += 64 * lines) {
             __m512i w[REGISTERS];
-            _mm_prefetch((const char *)next, _MM_HINT_T1);
+            UNROLL for (int i = 0; i < lines; i++) _mm_prefetch((const char *)next + 64 * i, _MM_HINT_T1);
             UNROLL for (int i = 0; i < REGISTERS; i++) w[i] = _mm512_load_si512(codes + 64 * i);
             UNROLL for (int c = 0; c < count; c++) {
                 const __m512i q = four(t->in[c].q + k);
@@ -186,6 +198,7 @@ static void all_inputs(const job *j, tile t, uint32_t count)
 {
     static adder *const ADDERS[4] = {add_up_6, add_up_4, add_up_2, add_up_1};
     static const uint8_t TAKES[4] = {6, 4, 2, 1};
+    const uint8_t *last = j->next + (size_t)j->rows * (j->end - j->begin) * j->w->u.quantized.bits / 8;
     for (uint32_t choice = 0; count;) {
         const uint32_t takes = TAKES[choice];
         /* Eight left go better as twice four than as six and two. */
@@ -199,7 +212,9 @@ static void all_inputs(const job *j, tile t, uint32_t count)
         t.sums += (size_t)takes * j->w->u.quantized.groups;
         t.starts += (size_t)takes * j->w->u.quantized.groups;
         t.y += takes * j->stride;
-        t.next += (uintptr_t)16 * (j->end - j->begin);
+        t.next += (size_t)lines_of((int)takes) * 16 * (j->end - j->begin);
+        if (t.next >= last)
+            t.next = j->next;
     }
 }
 
@@ -213,8 +228,8 @@ static void some_inputs(const tlm_matrix *w, const tlm_input *in, uint32_t count
     const size_t row_bytes = tlm_runs(w->in, m->bits) * 4;
     const uint32_t group = m->group ? m->group : w->in;
     const uint32_t step = group < COLUMNS ? COLUMNS / group * group : COLUMNS;
-    const int32_t offset =
-        (m->bits == 8 ? 128 : 1 << (m->bits - 1)) + (m->zeros && !m->group ? m->zeros[0] : 0);
+    const int32_t offset = (1 << (m->mid_rise ? m->bits : m->bits - 1)) +
+                           (m->zeros && !m->group ? m->zeros[0] : 0);
     for (uint32_t i = 0; i < count; i++)
         for (uint32_t g = 0; g < m->groups; g++) {
             const uint32_t at = i * m->groups + g;
@@ -232,7 +247,7 @@ static void some_inputs(const tlm_matrix *w, const tlm_input *in, uint32_t count
             j.end = j.begin + tlm_least(step, w->in - j.begin);
             j.first_group = j.begin / group;
             j.goes_on = m->groups == 1 && j.end < w->in;
-            j.special = j.zeros || m->mid_rise || !m->group || (m->groups == 1 && w->in > step);
+            j.special = j.zeros || !m->group || (m->groups == 1 && w->in > step);
             j.next = j.codes + j.rows * (j.end == w->in ? row_bytes : tlm_runs(j.end, m->bits) * 4);
             unpack(&j, codes);
             all_inputs(&j, (tile){codes, j.next, in, sums, starts, y + row}, count);
