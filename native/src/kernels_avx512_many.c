@@ -5,7 +5,7 @@
 
 #if TLM_X86
 
-enum { REGISTERS = TLM_BLOCK_ROWS / 16, AT_ONCE = 6, QUAD = 4 * TLM_BLOCK_ROWS };
+enum { REGISTERS = TLM_BLOCK_ROWS / 16, AT_ONCE = 6, FEW = 8, QUAD = 4 * TLM_BLOCK_ROWS };
 /* Columns unpacked at once. */
 #define COLUMNS 1024u
 
@@ -193,6 +193,72 @@ ADDER(4)
 ADDER(2)
 ADDER(1)
 
+/* Two registers of rows times up to eight inputs, straight from the codes, which then are read
+   once: fewer inputs than eight are computed as eight. */
+INLINE void multiply_few(const job *j, const tile *t, uint32_t row, uint32_t count, int bits)
+{
+    const tlm_quantized *m = &j->w->u.quantized;
+    const uint8_t *codes = j->codes + 4 * row;
+    const uint16_t *scales = j->scales + row;
+    const __m512i flip = _mm512_set1_epi8(-128), odd = _mm512_set1_epi8(m->mid_rise);
+    const __m512i mask = _mm512_set1_epi8(m->mid_rise ? 30 : 15);
+    const __m512i up = _mm512_set1_epi16(m->mid_rise), down = _mm512_set1_epi16(m->mid_rise ? 3 : 4);
+    const int8_t *q[FEW];
+    const int32_t *starts[FEW];
+    __m512 total[FEW][2];
+    UNROLL for (int c = 0; c < FEW; c++) {
+        const uint32_t at = tlm_least((uint32_t)c, count - 1);
+        q[c] = t->in[at].q;
+        starts[c] = t->starts + (size_t)at * m->groups;
+        UNROLL for (int i = 0; i < 2; i++) total[c][i] = _mm512_setzero_ps();
+    }
+    for (uint32_t begin = 0, g = 0, end; begin < j->end; begin = end, g++, scales += j->rows) {
+        __m512i s[FEW][2], w[2], code[2];
+        end = begin + tlm_least(j->group, j->end - begin);
+        UNROLL for (int c = 0; c < FEW; c++)
+            UNROLL for (int i = 0; i < 2; i++) s[c][i] = _mm512_set1_epi32(starts[c][g]);
+        for (uint32_t k = begin; k < end; k += 32 / (unsigned)bits, codes += QUAD) {
+            UNROLL for (int i = 0; i < 2; i++) {
+                fetch(codes, 2048 + 64 * (uintptr_t)i);
+                w[i] = _mm512_loadu_si512(codes + 64 * i);
+                code[i] = bits == 8 ? _mm512_xor_si512(w[i], flip)
+                                    : _mm512_ternarylogic_epi32(_mm512_sllv_epi16(w[i], up), mask,
+                                                                odd, 0xea); /* (w & mask) | odd */
+            }
+            UNROLL for (int c = 0; c < FEW; c++)
+                UNROLL for (int i = 0; i < 2; i++)
+                    s[c][i] = _mm512_dpbusd_epi32(s[c][i], code[i], four(q[c] + k));
+            if (bits == 8)
+                continue;
+            UNROLL for (int i = 0; i < 2; i++)
+                code[i] = _mm512_ternarylogic_epi32(_mm512_srlv_epi16(w[i], down), mask, odd, 0xea);
+            UNROLL for (int c = 0; c < FEW; c++)
+                UNROLL for (int i = 0; i < 2; i++)
+                    s[c][i] = _mm512_dpbusd_epi32(s[c][i], code[i], four(q[c] + k + 4));
+        }
+        UNROLL for (int i = 0; i < 2; i++) {
+            const __m512 scale = halves(scales + 16 * i);
+            UNROLL for (int c = 0; c < FEW; c++)
+                total[c][i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(s[c][i]), scale, total[c][i]);
+        }
+    }
+    UNROLL for (int c = 0; c < FEW; c++)
+        if ((uint32_t)c < count)
+            UNROLL for (int i = 0; i < 2; i++)
+                _mm512_storeu_ps(t->y + (size_t)c * j->stride + row + 16 * i,
+                                 _mm512_mul_ps(_mm512_set1_ps(t->in[c].scale), total[c][i]));
+}
+
+TARGET static void few_8(const job *j, const tile *t, uint32_t row, uint32_t count)
+{
+    multiply_few(j, t, row, count, 8);
+}
+
+TARGET static void few_4(const job *j, const tile *t, uint32_t row, uint32_t count)
+{
+    multiply_few(j, t, row, count, 4);
+}
+
 /* All inputs over the unpacked columns of a row block. */
 static void all_inputs(const job *j, tile t, uint32_t count)
 {
@@ -243,6 +309,14 @@ static void some_inputs(const tlm_matrix *w, const tlm_input *in, uint32_t count
         j.codes = m->codes + row * row_bytes;
         j.scales = m->scales + scale;
         j.zeros = m->zeros && m->group ? m->zeros + scale : NULL;
+        if (count <= FEW && j.rows == TLM_BLOCK_ROWS && (m->bits == 8 || m->bits == 4) && m->group &&
+            !m->zeros) {
+            const tile t = {NULL, NULL, in, sums, starts, y + row};
+            j.end = w->in;
+            (m->bits == 8 ? few_8 : few_4)(&j, &t, 0, count);
+            (m->bits == 8 ? few_8 : few_4)(&j, &t, 32, count);
+            continue;
+        }
         for (; j.begin < w->in; j.begin = j.end) {
             j.end = j.begin + tlm_least(step, w->in - j.begin);
             j.first_group = j.begin / group;
