@@ -73,26 +73,28 @@ INLINE void dots(const tlm_matrix *w, const tlm_input *in, float *y, size_t stri
             y[(size_t)c * stride + row + (uint32_t)i] = total_of(s[i][c]);
 }
 
-INLINE void rows_dots(const tlm_matrix *w, const tlm_input *in, float *y, size_t stride,
-                      uint32_t row, uint32_t end, int n, int m)
+/* Four rows at a time; returns where fewer are left. */
+INLINE uint32_t rows_dots(const tlm_matrix *w, const tlm_input *in, float *y, size_t stride,
+                          uint32_t row, uint32_t end, int m)
 {
-    if (w->u.dense.half) {
-        for (; row + (uint32_t)n <= end; row += (uint32_t)n)
-            dots(w, in, y, stride, row, n, m, true);
-        for (; row < end; row++)
-            dots(w, in, y, stride, row, 1, m, true);
-    } else {
-        for (; row + (uint32_t)n <= end; row += (uint32_t)n)
-            dots(w, in, y, stride, row, n, m, false);
-        for (; row < end; row++)
-            dots(w, in, y, stride, row, 1, m, false);
-    }
+    if (w->u.dense.half)
+        for (; row + 4 <= end; row += 4)
+            dots(w, in, y, stride, row, 4, m, true);
+    else
+        for (; row + 4 <= end; row += 4)
+            dots(w, in, y, stride, row, 4, m, false);
+    return row;
 }
 
 TARGET void tlm_avx2_dense(const tlm_matrix *w, const tlm_input *in, float *y, uint32_t row_begin,
                            uint32_t row_end)
 {
-    rows_dots(w, in, y, 0, row_begin, tlm_least(row_end, w->out), 4, 1);
+    const uint32_t end = tlm_least(row_end, w->out);
+    for (uint32_t row = rows_dots(w, in, y, 0, row_begin, end, 1); row < end; row++)
+        if (w->u.dense.half)
+            dots(w, in, y, 0, row, 1, 1, true);
+        else
+            dots(w, in, y, 0, row, 1, 1, false);
 }
 
 TARGET void tlm_avx2_dense_many(const tlm_matrix *w, const tlm_input *in, uint32_t count, float *y,
@@ -101,11 +103,13 @@ TARGET void tlm_avx2_dense_many(const tlm_matrix *w, const tlm_input *in, uint32
     const uint32_t end = tlm_least(row_end, w->out);
     for (uint32_t row = row_begin; row < end; row += TLM_BLOCK_ROWS) {
         const uint32_t stop = row + tlm_least(TLM_BLOCK_ROWS, end - row);
+        const uint32_t whole = stop - (stop - row) % 4;
         uint32_t i = 0;
         for (; i + 3 <= count; i += 3)
-            rows_dots(w, in + i, y + i * stride, stride, row, stop, 4, 3);
-        for (; i < count; i++)
-            rows_dots(w, in + i, y + i * stride, stride, row, stop, 4, 1);
+            rows_dots(w, in + i, y + i * stride, stride, row, stop, 3);
+        for (uint32_t one = 0; one < count; one++)
+            if (one >= i || whole < stop)
+                tlm_avx2_dense(w, in + one, y + one * stride, one < i ? whole : row, stop);
     }
 }
 

@@ -122,13 +122,13 @@ TARGET void tlm_avx512_codebook(const tlm_matrix *w, const tlm_input *in, float 
 }
 
 /* Eight bytes are a mask of the bytes of a register: sixteen rows by four columns, a row and the
-   one half a block further by turns. Sums over the set bits of each plane. */
-INLINE void add_set(__m512i (*s)[4], int bits, const uint8_t *at, const int8_t *q, uint32_t quads)
+   one half a block further by turns. Sums over the set bits of each of four planes. */
+INLINE void add_set(__m512i (*s)[4], const uint8_t *at, const int8_t *q, uint32_t quads)
 {
     const __m512i ones = _mm512_set1_epi8(1);
     for (uint32_t k = 0; k < quads; k++, q += 4) {
         const __m512i part = four(q);
-        UNROLL for (int p = 0; p < bits; p++, at += HALF) {
+        UNROLL for (int p = 0; p < 4; p++, at += HALF) {
             fetch(at, 1024);
             UNROLL for (int i = 0; i < 4; i++) {
                 uint64_t set;
@@ -139,8 +139,8 @@ INLINE void add_set(__m512i (*s)[4], int bits, const uint8_t *at, const int8_t *
     }
 }
 
-INLINE void binary_block(const tlm_binary_codes *m, int bits, const tlm_input *in, uint32_t columns,
-                         const uint8_t *block, const uint16_t *scales, float *y)
+TARGET static void binary_block(const tlm_binary_codes *m, const tlm_input *in, uint32_t columns,
+                                const uint8_t *block, const uint16_t *scales, float *y)
 {
     const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
@@ -150,11 +150,10 @@ INLINE void binary_block(const tlm_binary_codes *m, int bits, const tlm_input *i
         const uint32_t begin = g * m->group, end = begin + tlm_least(m->group, columns - begin);
         const __m512i all_q = _mm512_set1_epi32(tlm_sum_input(in->q + begin, end - begin));
         __m512i s[4][4];
-        UNROLL for (int p = 0; p < bits; p++)
+        UNROLL for (int p = 0; p < 4; p++)
             UNROLL for (int i = 0; i < 4; i++) s[p][i] = _mm512_setzero_si512();
-        add_set(s, bits, block + (size_t)begin / 4 * (unsigned)bits * HALF, in->q + begin,
-                tlm_ceil_div(end, 4) - begin / 4);
-        UNROLL for (int p = 0; p < bits; p++, scales += TLM_BLOCK_ROWS)
+        add_set(s, block + (size_t)begin * HALF, in->q + begin, tlm_ceil_div(end, 4) - begin / 4);
+        UNROLL for (int p = 0; p < 4; p++, scales += TLM_BLOCK_ROWS)
             UNROLL for (int i = 0; i < 4; i++) {
                 const __m512i set = _mm512_permutex2var_epi32(s[p][i % 2 * 2], i < 2 ? even : odd, s[p][i % 2 * 2 + 1]);
                 const __m512i sum = _mm512_sub_epi32(_mm512_add_epi32(set, set), all_q);
@@ -165,25 +164,19 @@ INLINE void binary_block(const tlm_binary_codes *m, int bits, const tlm_input *i
         _mm512_storeu_ps(y + 16 * i, _mm512_mul_ps(_mm512_set1_ps(in->scale), total[i]));
 }
 
+/* Fewer than four planes are read faster with AVX2. */
 TARGET void tlm_avx512_binary_codes(const tlm_matrix *w, const tlm_input *in, float *y,
                                     uint32_t row_begin, uint32_t row_end)
 {
     const tlm_binary_codes *m = &w->u.binary_codes;
-    const uint32_t quads = tlm_ceil_div(w->in, 4), bits = m->bits;
-    for (uint32_t row = row_begin; row < row_end; row += TLM_BLOCK_ROWS) {
-        if (tlm_rows_of_block(w, row) < TLM_BLOCK_ROWS || w->in > 1u << 24) {
-            tlm_avx2_binary_codes(w, in, y, row, row_end);
-            return;
-        }
-        const uint8_t *block = m->codes + (size_t)row * quads * bits / 2;
-        const uint16_t *scales = m->scales + (size_t)row * m->groups * bits;
-        switch (bits) {
-        case 1: binary_block(m, 1, in, w->in, block, scales, y + row); break;
-        case 2: binary_block(m, 2, in, w->in, block, scales, y + row); break;
-        case 3: binary_block(m, 3, in, w->in, block, scales, y + row); break;
-        default: binary_block(m, 4, in, w->in, block, scales, y + row); break;
-        }
-    }
+    const size_t of_a_row = (size_t)tlm_ceil_div(w->in, 4) * 4 / 2;
+    uint32_t row = row_begin;
+    if (m->bits == 4 && w->in <= 1u << 24)
+        for (; row < row_end && tlm_rows_of_block(w, row) == TLM_BLOCK_ROWS; row += TLM_BLOCK_ROWS)
+            binary_block(m, in, w->in, m->codes + row * of_a_row,
+                         m->scales + (size_t)row * m->groups * 4, y + row);
+    if (row < row_end)
+        tlm_avx2_binary_codes(w, in, y, row, row_end);
 }
 
 INLINE void chains16(__m512 *s, const uint8_t *codes, const float *tables, uint32_t blocks)

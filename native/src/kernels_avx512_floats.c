@@ -58,26 +58,28 @@ INLINE void dots(const tlm_matrix *w, const tlm_input *in, float *y, size_t stri
             y[(size_t)c * stride + row + (uint32_t)i] = _mm512_reduce_add_ps(s[i][c]);
 }
 
-INLINE void rows_dots(const tlm_matrix *w, const tlm_input *in, float *y, size_t stride,
-                      uint32_t row, uint32_t end, int m)
+/* Four rows at a time; returns where fewer are left. */
+INLINE uint32_t rows_dots(const tlm_matrix *w, const tlm_input *in, float *y, size_t stride,
+                          uint32_t row, uint32_t end, int m)
 {
-    if (w->u.dense.half) {
+    if (w->u.dense.half)
         for (; row + 4 <= end; row += 4)
             dots(w, in, y, stride, row, 4, m, true);
-        for (; row < end; row++)
-            dots(w, in, y, stride, row, 1, m, true);
-    } else {
+    else
         for (; row + 4 <= end; row += 4)
             dots(w, in, y, stride, row, 4, m, false);
-        for (; row < end; row++)
-            dots(w, in, y, stride, row, 1, m, false);
-    }
+    return row;
 }
 
 TARGET void tlm_avx512_dense(const tlm_matrix *w, const tlm_input *in, float *y,
                              uint32_t row_begin, uint32_t row_end)
 {
-    rows_dots(w, in, y, 0, row_begin, tlm_least(row_end, w->out), 1);
+    const uint32_t end = tlm_least(row_end, w->out);
+    for (uint32_t row = rows_dots(w, in, y, 0, row_begin, end, 1); row < end; row++)
+        if (w->u.dense.half)
+            dots(w, in, y, 0, row, 1, 1, true);
+        else
+            dots(w, in, y, 0, row, 1, 1, false);
 }
 
 /* A block of rows stays in the caches while the inputs go through it. */
@@ -86,14 +88,15 @@ TARGET void tlm_avx512_dense_many(const tlm_matrix *w, const tlm_input *in, uint
 {
     const uint32_t end = tlm_least(row_end, w->out);
     for (uint32_t row = row_begin; row < end; row += 16) {
-        const uint32_t stop = row + tlm_least(16, end - row);
+        const uint32_t stop = row + tlm_least(16, end - row), whole = stop - (stop - row) % 4;
         uint32_t i = 0;
         for (; i + 5 <= count; i += 5)
             rows_dots(w, in + i, y + i * stride, stride, row, stop, 5);
         for (; i + 2 <= count; i += 2)
             rows_dots(w, in + i, y + i * stride, stride, row, stop, 2);
-        for (; i < count; i++)
-            rows_dots(w, in + i, y + i * stride, stride, row, stop, 1);
+        for (uint32_t one = 0; one < count; one++)
+            if (one >= i || whole < stop)
+                tlm_avx512_dense(w, in + one, y + one * stride, one < i ? whole : row, stop);
     }
 }
 

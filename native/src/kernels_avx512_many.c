@@ -193,9 +193,10 @@ ADDER(4)
 ADDER(2)
 ADDER(1)
 
-/* Two registers of rows times up to eight inputs, straight from the codes, which then are read
-   once: fewer inputs than eight are computed as eight. */
-INLINE void multiply_few(const job *j, const tile *t, uint32_t row, uint32_t count, int bits)
+/* n registers of rows times up to `most` inputs, straight from the codes, which then are read once:
+   fewer inputs are computed as `most`. */
+INLINE void multiply_few(const job *j, const tile *t, uint32_t row, uint32_t count, int bits, int n,
+                         int most)
 {
     const tlm_quantized *m = &j->w->u.quantized;
     const uint8_t *codes = j->codes + 4 * row;
@@ -205,58 +206,63 @@ INLINE void multiply_few(const job *j, const tile *t, uint32_t row, uint32_t cou
     const __m512i up = _mm512_set1_epi16(m->mid_rise), down = _mm512_set1_epi16(m->mid_rise ? 3 : 4);
     const int8_t *q[FEW];
     const int32_t *starts[FEW];
-    __m512 total[FEW][2];
-    UNROLL for (int c = 0; c < FEW; c++) {
+    __m512 total[FEW][REGISTERS];
+    UNROLL for (int c = 0; c < most; c++) {
         const uint32_t at = tlm_least((uint32_t)c, count - 1);
         q[c] = t->in[at].q;
         starts[c] = t->starts + (size_t)at * m->groups;
-        UNROLL for (int i = 0; i < 2; i++) total[c][i] = _mm512_setzero_ps();
+        UNROLL for (int i = 0; i < n; i++) total[c][i] = _mm512_setzero_ps();
     }
     for (uint32_t begin = 0, g = 0, end; begin < j->end; begin = end, g++, scales += j->rows) {
-        __m512i s[FEW][2], w[2], code[2];
+        __m512i s[FEW][REGISTERS], w[REGISTERS], code[REGISTERS];
         end = begin + tlm_least(j->group, j->end - begin);
-        UNROLL for (int c = 0; c < FEW; c++)
-            UNROLL for (int i = 0; i < 2; i++) s[c][i] = _mm512_set1_epi32(starts[c][g]);
+        UNROLL for (int c = 0; c < most; c++)
+            UNROLL for (int i = 0; i < n; i++) s[c][i] = _mm512_set1_epi32(starts[c][g]);
         for (uint32_t k = begin; k < end; k += 32 / (unsigned)bits, codes += QUAD) {
-            UNROLL for (int i = 0; i < 2; i++) {
+            UNROLL for (int i = 0; i < n; i++) {
                 fetch(codes, 2048 + 64 * (uintptr_t)i);
                 w[i] = _mm512_loadu_si512(codes + 64 * i);
                 code[i] = bits == 8 ? _mm512_xor_si512(w[i], flip)
                                     : _mm512_ternarylogic_epi32(_mm512_sllv_epi16(w[i], up), mask,
                                                                 odd, 0xea); /* (w & mask) | odd */
             }
-            UNROLL for (int c = 0; c < FEW; c++)
-                UNROLL for (int i = 0; i < 2; i++)
+            UNROLL for (int c = 0; c < most; c++)
+                UNROLL for (int i = 0; i < n; i++)
                     s[c][i] = _mm512_dpbusd_epi32(s[c][i], code[i], four(q[c] + k));
             if (bits == 8)
                 continue;
-            UNROLL for (int i = 0; i < 2; i++)
+            UNROLL for (int i = 0; i < n; i++)
                 code[i] = _mm512_ternarylogic_epi32(_mm512_srlv_epi16(w[i], down), mask, odd, 0xea);
-            UNROLL for (int c = 0; c < FEW; c++)
-                UNROLL for (int i = 0; i < 2; i++)
+            UNROLL for (int c = 0; c < most; c++)
+                UNROLL for (int i = 0; i < n; i++)
                     s[c][i] = _mm512_dpbusd_epi32(s[c][i], code[i], four(q[c] + k + 4));
         }
-        UNROLL for (int i = 0; i < 2; i++) {
+        UNROLL for (int i = 0; i < n; i++) {
             const __m512 scale = halves(scales + 16 * i);
-            UNROLL for (int c = 0; c < FEW; c++)
+            UNROLL for (int c = 0; c < most; c++)
                 total[c][i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(s[c][i]), scale, total[c][i]);
         }
     }
-    UNROLL for (int c = 0; c < FEW; c++)
+    UNROLL for (int c = 0; c < most; c++)
         if ((uint32_t)c < count)
-            UNROLL for (int i = 0; i < 2; i++)
+            UNROLL for (int i = 0; i < n; i++)
                 _mm512_storeu_ps(t->y + (size_t)c * j->stride + row + 16 * i,
                                  _mm512_mul_ps(_mm512_set1_ps(t->in[c].scale), total[c][i]));
 }
 
-TARGET static void few_8(const job *j, const tile *t, uint32_t row, uint32_t count)
+TARGET static void few_8(const job *j, const tile *t, uint32_t count)
 {
-    multiply_few(j, t, row, count, 8);
+    for (uint32_t row = 0; row < TLM_BLOCK_ROWS; row += 32)
+        multiply_few(j, t, row, count, 8, 2, FEW);
 }
 
-TARGET static void few_4(const job *j, const tile *t, uint32_t row, uint32_t count)
+TARGET static void few_4(const job *j, const tile *t, uint32_t count)
 {
-    multiply_few(j, t, row, count, 4);
+    if (count <= FEW / 2)
+        multiply_few(j, t, 0, count, 4, REGISTERS, FEW / 2);
+    else
+        for (uint32_t row = 0; row < TLM_BLOCK_ROWS; row += 32)
+            multiply_few(j, t, row, count, 4, 2, FEW);
 }
 
 /* All inputs over the unpacked columns of a row block. */
@@ -313,8 +319,7 @@ static void some_inputs(const tlm_matrix *w, const tlm_input *in, uint32_t count
             !m->zeros) {
             const tile t = {NULL, NULL, in, sums, starts, y + row};
             j.end = w->in;
-            (m->bits == 8 ? few_8 : few_4)(&j, &t, 0, count);
-            (m->bits == 8 ? few_8 : few_4)(&j, &t, 32, count);
+            (m->bits == 8 ? few_8 : few_4)(&j, &t, count);
             continue;
         }
         for (; j.begin < w->in; j.begin = j.end) {
