@@ -54,12 +54,6 @@ static inline void tlm_layer_matrices(const tlm_layer *l,
     all[4] = l->gates_hh;
 }
 
-static inline void tlm_add(float *to, const float *from, uint32_t size)
-{
-    for (uint32_t j = 0; j < size; j++)
-        to[j] += from[j];
-}
-
 /* Step all layers: states[i] reads the word vector in context->vectors, row i. */
 void tlm_run_cells(tlm_context *context, uint32_t count, void *const *states);
 

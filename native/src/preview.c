@@ -90,7 +90,8 @@ static void make_exact(tlm_context *c, const tlm_matrix *block, uint32_t start, 
     const uint32_t most = row + TLM_BLOCK_ROWS, end = most < block->out ? most : block->out;
     float *scores = p->scores + start;
     tlm_multiply_rows(&c->engine, block, p->input, scores, row, end);
-    tlm_add(scores + row, p->bias + start + row, end - row);
+    for (uint32_t i = row; i < end; i++)
+        scores[i] += p->bias[start + i];
     for (uint32_t i = end; i < most; i++)
         scores[i] = -INFINITY;
     p->exact[(start + row) / TLM_BLOCK_ROWS] = 1;

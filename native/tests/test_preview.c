@@ -80,7 +80,8 @@ static unsigned test_vector(tlm_context *c, const float *vector, const char *nam
     float *exact = take((WORDS + 64) * sizeof *exact);
     unsigned scored = 0, broken = 0, loose = 0;
     tlm_apply(&c->engine, o->weight, &vector, 1, exact, 0, c->scratch);
-    tlm_add(exact, o->bias, WORDS);
+    for (uint32_t i = 0; i < WORDS; i++)
+        exact[i] += o->bias[i];
     for (unsigned i = 0; i < 3; i++) {
         tlm_choice found[MOST], expected[MOST];
         c->scratch = saved;
