@@ -114,6 +114,9 @@ typedef struct tlm_description {
     uint32_t matrices;           /* matrices of the model, a tied one once */
     bool tied;                   /* the output layer uses the embedding */
     uint64_t file_bytes;         /* size of the file */
+    uint64_t read_bytes;         /* bytes of it that a token reads, with the probabilities of all:
+                                    all matrices and biases, but not an embedding that is not tied,
+                                    of which it reads a row */
 } tlm_description;
 
 /* Describe a model. Pointers lead into the model. Returns TLM_OK or TLM_ERROR_ARGUMENT. */

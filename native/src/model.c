@@ -211,6 +211,26 @@ static bool is_too_little(const tlm_container *container, const tlm_arena *arena
            (tlm_enough_for(container, &enough, &silent) != TLM_OK || memory < enough);
 }
 
+static bool begins_with(const tlm_tensor *tensor, const char *text)
+{
+    const size_t size = strlen(text);
+    return tensor->name_size >= size && memcmp(tensor->name, text, size) == 0;
+}
+
+static uint64_t read_bytes_of(const tlm_model *model)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < model->container.count; i++) {
+        const tlm_tensor *tensor = &model->container.tensors[i];
+        if (begins_with(tensor, "vocabulary.") || begins_with(tensor, "pad.") ||
+            (begins_with(tensor, "embedding.") && !model->config.tied)) {
+            continue;
+        }
+        bytes += tensor->end - tensor->begin;
+    }
+    return bytes;
+}
+
 tlm_status tlm_open_at(const tlm_container *container, tlm_trust trust, void *memory,
                        size_t memory_size, tlm_model **out, const tlm_fault *fault)
 {
@@ -230,6 +250,7 @@ tlm_status tlm_open_at(const tlm_container *container, tlm_trust trust, void *me
     if (status != TLM_OK) {
         return status;
     }
+    model->read_bytes = read_bytes_of(model);
     model->container.tensors = NULL; /* the back of the memory is the caller's again */
     model->container.count = 0;
     model->document = (tlm_json){NULL, NULL};
@@ -299,6 +320,7 @@ tlm_status tlm_describe(const tlm_model *model, tlm_description *out)
         .matrices = model->matrices,
         .tied = config->tied,
         .file_bytes = model->container.size,
+        .read_bytes = model->read_bytes,
     };
     return TLM_OK;
 }

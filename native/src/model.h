@@ -73,6 +73,7 @@ struct tlm_model {
     tlm_config config;
     tlm_vocabulary vocabulary;
     uint32_t vocabulary_size;
+    uint64_t read_bytes;
     uint32_t matrices;
     const tlm_matrix *embedding;
     tlm_layer *layers; /* [config.layers] */

@@ -8,7 +8,7 @@
  *   kernels, threads, batch  what was computed with; batch only for tokens_per_second
  *   preview                  bits of the preview that top5_us was measured with; 0: none
  *   steps                    how often each time of a step was measured
- *   model                    {path, bytes, cell, hidden, embedding, vocabulary, output, tied,
+ *   model                    {path, bytes, bytes_read by a token, cell, hidden, embedding, vocabulary, output, tied,
  *                            matrices}
  *   open_us                  median of opening the file, all its checks included; it was in memory
  *   step_and_probabilities_us, step_us, top5_us
@@ -222,7 +222,8 @@ static void print_json(const request *r, const measured *m, const char *cpu)
            m->kernels, (unsigned)r->engine.threads, (unsigned)r->engine.batch, (unsigned)r->steps);
     printf("  \"model\": {\"path\": ");
     print_string(r->path);
-    printf(", \"bytes\": %llu, \"cell\": ", (unsigned long long)d->file_bytes);
+    printf(", \"bytes\": %llu, \"bytes_read\": %llu, \"cell\": ",
+           (unsigned long long)d->file_bytes, (unsigned long long)d->read_bytes);
     print_string(d->cell);
     printf(", \"hidden\": [");
     for (uint32_t i = 0; i < d->layers; i++)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-import terselm
+from terselm import __version__
 from terselm.evaluate.agreement import agreement
 from terselm.evaluate.evaluation import interval
 from terselm.evaluate.native import nats_of
@@ -111,7 +111,7 @@ def _header(search: Search) -> dict[str, Any]:
     setting = search.bench.setting
     limit = search.request.time_limit
     return {
-        "terselm": terselm.__version__,
+        "terselm": __version__,
         "model": setting.model.name,
         "data": setting.data,
         "seed": setting.seed,

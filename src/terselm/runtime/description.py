@@ -10,7 +10,10 @@ from terselm.runtime.library import CDescription, check, library
 
 @dataclass(frozen=True)
 class Description:
-    """What a model is; sizes are counts of numbers, `file_bytes` bytes."""
+    """What a model is; sizes are counts of numbers.
+
+    `file_bytes` are bytes of the file, `read_bytes` those of them that a token reads.
+    """
 
     format: int
     cell: str
@@ -23,6 +26,7 @@ class Description:
     matrices: int
     tied: bool
     file_bytes: int
+    read_bytes: int
 
 
 def read_description(model: ctypes.c_void_p) -> Description:
@@ -41,4 +45,5 @@ def read_description(model: ctypes.c_void_p) -> Description:
         matrices=found.matrices,
         tied=found.tied,
         file_bytes=found.file_bytes,
+        read_bytes=found.read_bytes,
     )

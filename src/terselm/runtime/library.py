@@ -50,6 +50,7 @@ class CDescription(ctypes.Structure):
         ("matrices", c_uint32),
         ("tied", ctypes.c_bool),
         ("file_bytes", c_uint64),
+        ("read_bytes", c_uint64),
     )
 
 
