@@ -78,6 +78,7 @@ def test_the_page_fits_and_is_quiet(opened: Callable[..., Any], width: int, sche
 def test_a_point_tells_its_recipe(opened: Callable[..., Any]):
     page = opened(search_results())
     page.wait_for_selector("#front .scatterlayer .points path")
+    page.locator("#front").scroll_into_view_if_needed()
     place = page.evaluate(
         """() => {
             const traces = document.querySelectorAll("#front .scatterlayer .trace");
@@ -88,8 +89,8 @@ def test_a_point_tells_its_recipe(opened: Callable[..., Any]):
     )
     page.mouse.move(place[0] - 3, place[1])
     page.mouse.move(*place)
-    page.wait_for_selector("#front .hoverlayer .hovertext")
-    text = page.inner_text("#front .hoverlayer")
+    page.wait_for_selector("#front .hoverlayer .hovertext", state="attached")
+    text = page.text_content("#front .hoverlayer")
     assert "perplexity" in text
     assert any(method in text for method in ("quantize", "gptq", "recover", "low_rank"))
 

@@ -101,7 +101,8 @@ def _body(
     return f"""\
 # {name}, compressed
 
-A recurrent language model, made {reading.times(source["bytes"], candidate["bytes"])} smaller by terselm.
+A recurrent language model that terselm made
+{reading.times(source["bytes"], candidate["bytes"])} smaller.
 
 | | this model | the model it was made from |
 |---|---|---|
