@@ -57,6 +57,7 @@ benchmark-training: $(VENV)/.train ## measure training speed
 benchmark-runtime: $(VENV)/.dev native ## measure every engine; needs onnxruntime and openvino
 	$(PIP_INSTALL) -e '.[benchmark]'
 	$(BIN)/python benchmarks/runtime_speed.py --out benchmarks/results/runtime-speed
+	$(BIN)/python benchmarks/runtime_plot.py benchmarks/results/runtime-speed
 
 clean: ## remove .venv, caches and build outputs
 	$(MAKE) -C native clean
