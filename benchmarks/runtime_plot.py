@@ -1,6 +1,6 @@
 """The picture of the engines' speed, from the result file of runtime_speed.py.
 
-    python benchmarks/runtime_plot.py benchmarks/results/runtime-speed
+python benchmarks/runtime_plot.py benchmarks/results/runtime-speed
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def draw(report: dict[str, Any]) -> Figure:
     FigureCanvasAgg(figure)
     for number, (name, size) in enumerate(sizes.items(), 1):
         panel(figure.add_subplot(rows, COLUMNS, number), name, size["engines"])
-    processor = report["machine"]["processor"]
+    where = f"{report['machine']['processor']}, {report['kernels']}"
     figure.suptitle(
-        f"Microseconds a token, one thread, logarithmic (left is faster) · {processor}, {report['kernels']}",
+        f"Microseconds a token, one thread, logarithmic (left is faster) · {where}",
         x=0.01,
         ha="left",
         fontsize=11,

@@ -1,6 +1,6 @@
 """Pictures of the report of a search, by a real browser.
 
-    python tools/screenshot_report.py RESULTS.json docs/pictures
+python tools/screenshot_report.py RESULTS.json docs/pictures
 """
 
 from __future__ import annotations
