@@ -103,8 +103,8 @@ def test_workers_share_a_study_and_one_that_is_killed_loses_its_trial_only(
     victim.send_signal(signal.SIGKILL)
     out, errors = main.communicate(timeout=300)
     assert main.returncode == 0, errors
-    workers[1].communicate(timeout=60)
-    assert workers[1].returncode == 0
+    _, errors = workers[1].communicate(timeout=120)
+    assert workers[1].returncode == 0, errors
     results = json.loads(out)
     assert results["met"]
     study = open_study(tmp_path, trained.model, Workers(storage=postgres, study="shared"), 0)

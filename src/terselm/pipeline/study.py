@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import threading
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import optuna
-from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.exceptions import (
+    ExperimentalWarning,
+    StorageInternalError,
+    UpdateFinishedTrialError,
+)
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    IntegrityError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 
 from terselm.errors import TerselmError, UsageError
 from terselm.pipeline.job import Job
@@ -22,6 +32,7 @@ HEARTBEAT = 5
 """Seconds between two signs of life of whoever runs a trial."""
 GRACE = 60
 """Seconds without one after which a trial counts as lost."""
+TRIES = 5
 OBJECTIVES = 3
 """Bytes, perplexity, microseconds; less of each is better."""
 WAITING = (TrialState.WAITING,)
@@ -45,12 +56,7 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.name = name
         with _quiet(), _storage_errors(url):
-            self._storage = RDBStorage(
-                _with_driver(url),
-                heartbeat_interval=HEARTBEAT,
-                grace_period=GRACE,
-                engine_kwargs=_engine(url),
-            )
+            self._storage = _opened(url)
             sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=12)
             self._study = optuna.create_study(
                 storage=self._storage,
@@ -86,18 +92,21 @@ class Study:
     def finish(self, trial: optuna.Trial, candidate: Candidate) -> None:
         """Keep what came of a trial."""
         measured = candidate.measured
-        trial.set_user_attr("candidate", _stored(candidate))
         values = [float(measured.bytes), measured.perplexity, measured.microseconds]
-        self._study.tell(trial, values)
+        # Another process may have given the trial up: its worker was silent, or time was over.
+        with suppress(UpdateFinishedTrialError):
+            trial.set_user_attr("candidate", _stored(candidate))
+            self._study.tell(trial, values, skip_if_finished=True)
 
     def fail(self, trial: optuna.Trial, reason: str) -> None:
         """Give a trial up."""
-        trial.set_user_attr("reason", reason)
-        self._study.tell(trial, state=TrialState.FAIL)
+        with suppress(UpdateFinishedTrialError):
+            trial.set_user_attr("reason", reason)
+            self._study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
 
     def skip(self, trial: optuna.Trial) -> None:
         """Give a trial up that nothing can be made of."""
-        self._study.tell(trial, state=TrialState.PRUNED)
+        self._study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
 
     @contextmanager
     def alive(self, trial: optuna.Trial) -> Iterator[None]:
@@ -162,8 +171,9 @@ class Study:
 
 def note_job(trial: optuna.Trial, job: Job) -> None:
     """Write into a sampled trial what it tries."""
-    trial.set_user_attr("job", job.as_dict())
-    trial.set_user_attr("key", job.key)
+    with suppress(UpdateFinishedTrialError):
+        trial.set_user_attr("job", job.as_dict())
+        trial.set_user_attr("key", job.key)
 
 
 def job_of(trial: optuna.Trial) -> Job | None:
@@ -195,6 +205,23 @@ def _candidate(trial: FrozenTrial) -> Candidate:
         knobs=job["knobs"],
         key=trial.user_attrs["key"],
     )
+
+
+def _opened(url: str) -> RDBStorage:
+    """Return the storage, its tables made; others may be making them at the same moment."""
+    for attempt in range(TRIES):
+        try:
+            return RDBStorage(
+                _with_driver(url),
+                heartbeat_interval=HEARTBEAT,
+                grace_period=GRACE,
+                engine_kwargs=_engine(url),
+            )
+        except (IntegrityError, ProgrammingError):
+            if attempt == TRIES - 1:
+                raise
+            time.sleep(1.0)
+    raise AssertionError("unreachable")
 
 
 def _with_driver(url: str) -> str:
