@@ -28,7 +28,7 @@ MARKERS = {
     "searched": "o",
     "trained after": "P",
 }
-TALLEST_RATIO = 1.5
+TALLEST_RATIO = 1.35
 """How far above the best perplexity the axis goes if nothing that matters lies higher."""
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#777777")
 
@@ -36,7 +36,7 @@ COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#77
 def ceiling(results: Values) -> float:
     """Return the perplexity above which points are drawn at the upper edge.
 
-    The axis ends one and a half times above the best perplexity, or above the source, the limit
+    The axis ends `TALLEST_RATIO` times above the best perplexity, or above the source, the limit
     and the candidate that the report is about: a collapsed model would squeeze all others.
     """
     values = [each["perplexity"] for each in (results["source"], *results["candidates"])]
