@@ -323,7 +323,7 @@ def _parts(size: int, microseconds: float, kind: str) -> dict[str, Any]:
         ("cells.0.weight_hh", kind, 0.0852, 0.106),
         ("cells.1.weight_ih", kind, 0.0852, 0.107),
         ("cells.1.weight_hh", kind, 0.0852, 0.109),
-        ("output", kind, 0.3278, 0.55),
+        ("output", kind, 0.3278, 0.562),
         ("output.bias", "float32", 0.0005, 0.002),
         ("cells.0.bias", "float32", 0.0001, 0.001),
         ("cells.1.bias", "float32", 0.0001, 0.001),

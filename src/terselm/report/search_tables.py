@@ -91,9 +91,9 @@ def markdown_table(results: Values) -> str:
     str
         Ends with a newline.
     """
-    paragraphs = [_escaped(results["message"]), front_table(results).markdown()]
+    paragraphs = [_escaped(results["message"]), _markdown(front_table(results))]
     if results.get("answers"):
-        paragraphs.append(answers_table(results).markdown())
+        paragraphs.append(_markdown(answers_table(results)))
     return "\n\n".join(paragraphs + notes(results)) + "\n"
 
 
@@ -145,8 +145,18 @@ def _row(results: Values, measured: Values, number: str, recipe: str) -> Sequenc
     )
 
 
+def _markdown(table: Table) -> str:
+    # The table itself escapes the bars between cells.
+    rows = [[_harmless(cell) for cell in row] for row in table.rows]
+    return Table(table.columns, rows).markdown()
+
+
+def _harmless(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace("\n", " ")
+
+
 def _escaped(text: str) -> str:
     """Return a line that Markdown and the HTML inside it show as it stands."""
     for character in "\\`*_[]|#":
         text = text.replace(character, "\\" + character)
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace("\n", " ")
+    return _harmless(text)

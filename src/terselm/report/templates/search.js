@@ -57,7 +57,7 @@
     if (narrow) {
       Object.assign(layout.margin, { l: 44, b: 112, r: 4 });
       layout.xaxis.tickfont = { size: 11 };
-      layout.xaxis.nticks = 4;
+      Object.assign(layout.legend, { font: { size: 12 }, entrywidth: 100, itemwidth: 30, x: 0, xref: "container" });
       layout.xaxis.tickvals = layout.xaxis.tickvals.filter((_, place) => place % 2 === 0);
       layout.xaxis.ticktext = layout.xaxis.ticktext.filter((_, place) => place % 2 === 0);
     }

@@ -1,0 +1,165 @@
+"""What a search leaves behind: all files, also where there is next to nothing to show."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+from rich.console import Console
+
+from terselm.errors import TerselmError
+from terselm.report.search_page import tiles
+from terselm.report.search_plots import ceiling
+from terselm.report.search_reading import recipe_line, shown
+from terselm.report.search_report import render_page, write_report
+from terselm.report.search_shares import MOST, REST, group_parts
+from terselm.report.search_tables import answers_table, front_table, markdown_table
+from tests.report import search_fixture as searches
+
+NAMES = [
+    "report.html",
+    "table.md",
+    "front.svg",
+    "front.png",
+    "parts.svg",
+    "parts.png",
+    "sensitivity.svg",
+    "sensitivity.png",
+]
+CASES = ("search_results", "without_budget", "bare", "one_candidate", "hostile")
+
+
+def terminal(renderable) -> str:
+    console = Console(file=io.StringIO(), width=220)
+    console.print(renderable)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_file_is_written(tmp_path, name):
+    written = write_report(getattr(searches, name)(), tmp_path)
+    assert [path.name for path in written] == NAMES
+    assert sorted(tmp_path.iterdir()) == sorted(written)
+    for path in written:
+        if path.suffix == ".svg":
+            assert ElementTree.parse(path).getroot().tag.endswith("svg")
+        elif path.suffix == ".png":
+            assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_same_results_give_the_same_files(tmp_path):
+    folders = [tmp_path / "one", tmp_path / "other"]
+    for folder in folders:
+        folder.mkdir()
+        write_report(searches.search_results(), folder)
+    for name in NAMES:
+        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(TerselmError, match="cannot write"):
+        write_report(searches.bare(), tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("strip", ["kenlm", "test", "agreement", "device_profile", "time_limit"])
+def test_what_may_be_missing(strip):
+    assert "<h1>" in render_page({**searches.search_results(), strip: None})
+
+
+def test_the_terminal_marks_the_chosen_one():
+    lines = terminal(front_table(searches.search_results())).splitlines()
+    (chosen,) = [line for line in lines if line.startswith("→")]
+    for figure in ("44", "4,736,128", "16.7 ×", "108.35", "99.2 to 118.5", "−1.9 %", "341 µs"):
+        assert figure in chosen
+    assert "rank_budget: share 0.4 → recover: dropout 0.4, epochs 1 → gptq" in chosen
+    sizes = [
+        int(size.replace(",", "")) for size in re.findall(r" (\d+,\d+,\d+) ", "\n".join(lines))
+    ]
+    assert len(sizes) == 8 and sizes == sorted(sizes, reverse=True)
+
+
+def test_a_chosen_one_off_the_front_is_listed():
+    text = terminal(front_table(searches.search_results(chosen=20)))
+    assert re.search(r"^→ +20 ", text, flags=re.MULTILINE)
+
+
+def test_the_three_answers():
+    text = terminal(answers_table(searches.without_budget()))
+    assert [line.split()[0] for line in text.splitlines()[2:]] == [
+        "closest",
+        "balanced",
+        "smallest",
+    ]
+    assert terminal(answers_table(searches.search_results())).count("\n") == 2
+
+
+def test_markdown_says_what_the_figures_need():
+    text = markdown_table(searches.search_results())
+    assert text.startswith("The budget is met")
+    assert "measured on the beginning of the text" in text
+    estimated = markdown_table(searches.one_candidate())
+    assert "Times are estimates for Cortex-A53, 1.2 GHz" in estimated and "≈ 842 µs" in estimated
+    assert "<img" not in markdown_table(searches.hostile())
+
+
+def test_what_a_report_is_about():
+    assert shown(searches.search_results()).role == "chosen"
+    assert shown(searches.one_candidate()).role == "nearest"
+    assert shown(searches.without_budget()).role == "balanced"
+    assert shown(searches.bare()) is None
+
+
+def test_tiles_say_which_limit_is_missed():
+    results = searches.search_results()
+    results["limits"].update(latency=300.0, perplexity=109.0)
+    kept = {tile.title: tile.kept for tile in tiles(results)}
+    assert kept == {
+        "size of the file": True,
+        "perplexity": True,
+        "time of a token": False,
+        "memory": None,
+    }
+
+
+def test_outliers_do_not_stretch_the_axis():
+    results = searches.search_results()
+    top = ceiling(results)
+    assert 110.5 < top < 200
+    results["candidates"][0]["perplexity"] = math.inf
+    results["candidates"][1]["perplexity"] = 1e9
+    assert ceiling(results) == top
+    assert "∞" not in render_page(results) and "not finite" in render_page(results)
+    results["limits"]["perplexity"] = 400.0
+    assert ceiling(results) > 400
+
+
+def test_an_axis_without_outliers_ends_at_its_highest_point():
+    results = searches.search_results()
+    keep = [each for each in results["candidates"] if each["perplexity"] < 115]
+    results.update(candidates=keep)
+    assert ceiling(results) == max(each["perplexity"] for each in keep)
+
+
+def test_bars_hold_everything():
+    parts = searches.search_results()["parts"]
+    small = [{"name": f"p{n}", "kind": "x", "bytes": 10, "microseconds": 1.0} for n in range(30)]
+    crowd = {"bytes": 300, "microseconds": 30.0, "parts": small}
+    for whole in (parts, {"before": crowd, "after": None}):
+        for bar in group_parts(whole):
+            assert sum(piece.share for piece in bar.pieces) == pytest.approx(1)
+            assert sum(piece.amount for piece in bar.pieces) == pytest.approx(bar.total, rel=0.01)
+            assert len(bar.pieces) <= MOST + 1
+            assert bar.pieces[-1].name == REST
+
+
+def test_recipes_in_words():
+    assert recipe_line(searches.TINY) == (
+        "rank_budget: share 0.28 → recover: dropout 0.4, epochs 1, distill → "
+        "gptq: bits 3, group 32 → recover: dropout 0.4, epochs 0.5, distill, train codes"
+    )
+    step = {"method": "low_rank", "weights": "cells.*", "rank": 0.4, "stacked": False}
+    assert recipe_line([step]) == "low_rank on cells.*: rank 0.4"
+    assert recipe_line([]) == "as it is"
