@@ -32,9 +32,10 @@ native-test: $(VENV)/.dev native ## test the C library, plain and with sanitizer
 	$(MAKE) -C native SANITIZE=thread test
 	$(MAKE) -C native soak
 
-native-targets: native-test ## the same on ARM and WebAssembly, and a minute of fuzzing
+native-targets: native-test ## the same on ARM and WebAssembly, a microcontroller, and fuzzing
 	$(MAKE) -C native arm-test
 	$(MAKE) -C native wasm-test
+	$(MAKE) -C native microcontroller-test PYTHON=$(abspath $(BIN)/python)
 	$(MAKE) -C native fuzz SECONDS=60
 
 lint: $(VENV)/.dev ## check style and formatting
@@ -56,6 +57,7 @@ benchmark-training: $(VENV)/.train ## measure training speed
 benchmark-runtime: $(VENV)/.dev native ## measure every engine; needs onnxruntime and openvino
 	$(PIP_INSTALL) -e '.[benchmark]'
 	$(BIN)/python benchmarks/runtime_speed.py --out benchmarks/results/runtime-speed
+	$(BIN)/python benchmarks/runtime_plot.py benchmarks/results/runtime-speed
 
 clean: ## remove .venv, caches and build outputs
 	$(MAKE) -C native clean

@@ -27,9 +27,9 @@ from terselm.report.search_report import render_page
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 VIEWS = {
-    "report-light": {"width": 1200, "height": 1560, "scheme": "light", "scale": 1},
-    "report-dark": {"width": 1200, "height": 1560, "scheme": "dark", "scale": 1},
-    "report-phone": {"width": 360, "height": 1400, "scheme": "light", "scale": 2},
+    "search-report": {"width": 1200, "height": 1560, "scheme": "light", "scale": 1},
+    "search-report-dark": {"width": 1200, "height": 1560, "scheme": "dark", "scale": 1},
+    "search-report-phone": {"width": 360, "height": 1400, "scheme": "light", "scale": 2},
 }
 MOST_BYTES = 200_000
 

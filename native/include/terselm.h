@@ -78,6 +78,28 @@ TLM_API tlm_status tlm_open_trusted_file(const char *path, tlm_model **out, char
 /* Free a model and what it maps; NULL is allowed. Pointers from `tlm_describe` end with it. */
 TLM_API void tlm_close(tlm_model *model);
 
+/* Opening in memory of the caller's, where there is no malloc: compile with -DTLM_NO_MALLOC, which
+ * leaves out the calls above and `tlm_context_open`, files (as -DTLM_NO_FILES) and threads (as
+ * -DTLM_NO_THREADS). No call that is left takes memory or needs to be closed. */
+
+/* Bytes that are always enough for `tlm_open_in`; what a model really takes is less. Returns what
+ * `tlm_open` returns for a damaged header. */
+TLM_API tlm_status tlm_open_size(const void *bytes, size_t n, size_t *size, char *message,
+                                 size_t message_size);
+/* As `tlm_open`, in `memory`, `memory_size` bytes at a multiple of 16. The model keeps the first
+ * `tlm_model_bytes` of them; the others are the caller's again when the call returns.
+ * TLM_ERROR_MEMORY where they are too few. */
+TLM_API tlm_status tlm_open_in(const void *bytes, size_t n, void *memory, size_t memory_size,
+                               tlm_model **out, char *message, size_t message_size);
+/* The same without comparing the checksum: for bytes that something else vouches for, such as the
+ * firmware that they are part of. Everything that safety needs is checked all the same. */
+TLM_API tlm_status tlm_open_trusted_in(const void *bytes, size_t n, void *memory,
+                                       size_t memory_size, tlm_model **out, char *message,
+                                       size_t message_size);
+/* Bytes of its memory that a model keeps, and that opening it takes: one byte less is refused. */
+TLM_API size_t tlm_model_bytes(const tlm_model *model);
+TLM_API size_t tlm_opening_bytes(const tlm_model *model);
+
 /* What a model is. */
 typedef struct tlm_description {
     uint32_t format;             /* version of the file format */
@@ -92,6 +114,9 @@ typedef struct tlm_description {
     uint32_t matrices;           /* matrices of the model, a tied one once */
     bool tied;                   /* the output layer uses the embedding */
     uint64_t file_bytes;         /* size of the file */
+    uint64_t read_bytes;         /* bytes of it that a token reads, with the probabilities of all:
+                                    all matrices and biases, but not an embedding that is not tied,
+                                    of which it reads a row */
 } tlm_description;
 
 /* Describe a model. Pointers lead into the model. Returns TLM_OK or TLM_ERROR_ARGUMENT. */
@@ -101,11 +126,26 @@ TLM_API tlm_status tlm_describe(const tlm_model *model, tlm_description *out);
  * one context is for one thread at a time. */
 typedef struct tlm_context tlm_context;
 
+/* How a preview is used; see `preview` below. */
+typedef enum tlm_preview_mode {
+    TLM_PREVIEW_EXACT = 0, /* the words, their order and their scores are those without it */
+    TLM_PREVIEW_FAST = 1   /* words may be missed that only errors of four deviations would save */
+} tlm_preview_mode;
+
 typedef struct tlm_options {
     uint32_t batch;      /* states that can be stepped together, 1 to 4096; 0 means 1 */
     uint32_t threads;    /* threads that share large products, 1 to 256; 0 means 1 */
     const char *kernels; /* "portable", "avx2", "avx512vnni", "neon", "neondot", "wasm"; NULL: the
                             best that this machine has */
+    uint32_t preview;    /* bits of a preview of the output layer, 2, 3 or 4; 0: none. `tlm_top`
+                            reads it in the place of the output matrix, then the exact scores of
+                            the words that may be among the best. It is computed by
+                            `tlm_context_open` and takes its memory from the context.
+                            TLM_ERROR_ARGUMENT with an adaptive output, one that is a tensor
+                            train, and blocks of rows that are themselves made of others; left
+                            out where it would not save a quarter of the bytes, see
+                            `tlm_context_preview` */
+    tlm_preview_mode preview_mode;
 } tlm_options;
 
 /* Whether this library has kernels of this name and this machine can run them. */
@@ -116,8 +156,17 @@ TLM_API bool tlm_can_run(const char *kernels);
 TLM_API tlm_status tlm_context_open(const tlm_model *model, const tlm_options *options,
                                     tlm_context **out);
 TLM_API void tlm_context_close(tlm_context *context);
+/* Bytes of a context with these options, exactly. */
+TLM_API tlm_status tlm_context_size(const tlm_model *model, const tlm_options *options,
+                                    size_t *size);
+/* As `tlm_context_open`, in `memory`, at least `tlm_context_size` bytes at a multiple of 64: fewer
+ * are TLM_ERROR_MEMORY, more than one thread TLM_ERROR_ARGUMENT. */
+TLM_API tlm_status tlm_context_open_in(const tlm_model *model, const tlm_options *options,
+                                       void *memory, size_t memory_size, tlm_context **out);
 /* The name of the kernels in use. */
 TLM_API const char *tlm_context_kernels(const tlm_context *context);
+/* Bits of the preview in use; 0 where there is none, or it was left out. */
+TLM_API uint32_t tlm_context_preview(const tlm_context *context);
 /* Bytes that the context takes. */
 TLM_API size_t tlm_context_bytes(const tlm_context *context);
 
@@ -169,7 +218,9 @@ typedef struct tlm_choice {
  * exclude       `exclude_count` tokens to leave out; may be NULL.
  * found         receives how many there are: k, or fewer.
  *
- * Log-probabilities are those among all tokens. */
+ * Log-probabilities are those among all tokens. With a preview the sum that they are divided by
+ * holds the preview's scores of the words that were not scored exactly: it errs by no more than
+ * the largest of their bounds, which is the same for all words of a call. */
 TLM_API tlm_status tlm_top(tlm_context *context, const void *state, const char *prefix,
                            size_t prefix_size, const uint32_t *exclude, uint32_t exclude_count,
                            uint32_t k, tlm_choice *out, uint32_t *found);

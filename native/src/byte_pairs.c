@@ -1,7 +1,6 @@
 /* A byte-pair encoding: its tables, and the text of its tokens. */
 #include "byte_pairs.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "model.h"
@@ -36,6 +35,16 @@ static uint32_t hash_text(const uint8_t *text, size_t size)
     return spread(hash);
 }
 
+static uint32_t left_of(const tlm_byte_pairs *pairs, uint32_t merge)
+{
+    return tlm_number(pairs->pairs, 2 * merge);
+}
+
+static uint32_t right_of(const tlm_byte_pairs *pairs, uint32_t merge)
+{
+    return tlm_number(pairs->pairs, 2 * merge + 1);
+}
+
 /* The first empty place for what has this hash; `steps` counts the places that were not. */
 static uint32_t empty_place(const tlm_byte_pairs *pairs, const uint32_t *table, uint32_t hash,
                             uint64_t *steps)
@@ -55,9 +64,9 @@ uint32_t tlm_byte_pairs_text(const tlm_byte_pairs *pairs, uint32_t token, uint8_
         if (next < TLM_FIRST_MERGED) {
             text[size++] = next == 0 ? '\n' : (uint8_t)(next - 1);
         } else { /* every token waiting has at least one byte to give, so there is room */
-            const uint32_t *pair = pairs->pairs + 2 * (size_t)pairs->made_by[next];
-            waiting[depth++] = pair[1];
-            waiting[depth++] = pair[0];
+            const uint32_t merge = pairs->made_by[next];
+            waiting[depth++] = right_of(pairs, merge);
+            waiting[depth++] = left_of(pairs, merge);
         }
     }
     return size;
@@ -85,8 +94,7 @@ static uint32_t merge_of(const tlm_byte_pairs *pairs, uint32_t left, uint32_t ri
         const uint32_t entry = pairs->by_pair[at];
         if (entry == 0)
             return UINT32_MAX;
-        const uint32_t *pair = pairs->pairs + 2 * (size_t)(entry - 1);
-        if (pair[0] == left && pair[1] == right)
+        if (left_of(pairs, entry - 1) == left && right_of(pairs, entry - 1) == right)
             return entry - 1;
     }
 }
@@ -125,8 +133,7 @@ size_t tlm_byte_pairs_encode(const tlm_byte_pairs *pairs, const uint8_t *text, s
 static bool add_merge(tlm_byte_pairs *pairs, uint32_t number, uint32_t *makes, uint32_t *made_by,
                       uint8_t *sizes, uint32_t *by_pair, uint32_t *by_text, uint64_t *steps)
 {
-    const uint32_t left = pairs->pairs[2 * (size_t)number];
-    const uint32_t right = pairs->pairs[2 * (size_t)number + 1];
+    const uint32_t left = left_of(pairs, number), right = right_of(pairs, number);
     uint8_t text[2 * TLM_MAX_TOKEN];
     if (left == 0 || right == 0 || left >= pairs->count || right >= pairs->count ||
         merge_of(pairs, left, right) != UINT32_MAX || sizes[left] + sizes[right] > (int)TLM_MAX_TOKEN)
@@ -145,31 +152,49 @@ static bool add_merge(tlm_byte_pairs *pairs, uint32_t number, uint32_t *makes, u
     return true;
 }
 
-tlm_status tlm_byte_pairs_read(const tlm_model *model, const tlm_fault *fault,
+static bool is_list(const tlm_tensor *stored)
+{
+    return (stored->type == TLM_U16 || stored->type == TLM_U32) && stored->rank == 2 &&
+           stored->shape[1] == 2 && stored->shape[0] <= UINT32_MAX / 16;
+}
+
+/* Places of a hash table for so many tokens: twice as many or more. */
+static uint32_t table_size(uint32_t tokens)
+{
+    uint32_t size = 1024;
+    while (size < 2 * (uint64_t)tokens)
+        size *= 2;
+    return size;
+}
+
+uint64_t tlm_byte_pairs_room(const tlm_container *container)
+{
+    tlm_tensor stored;
+    if (!tlm_container_peek(container, MERGES, &stored) || !is_list(&stored))
+        return 0;
+    const uint32_t merges = (uint32_t)stored.shape[0], most = merges + TLM_FIRST_MERGED;
+    const uint64_t numbers = (uint64_t)merges + most + 2 * (uint64_t)table_size(most);
+    return numbers * sizeof(uint32_t) + most + 5 * TLM_ARENA_STEP;
+}
+
+tlm_status tlm_byte_pairs_read(const tlm_model *model, tlm_arena *arena, const tlm_fault *fault,
                                tlm_byte_pairs *pairs)
 {
     const tlm_tensor *stored = tlm_container_find(&model->container, MERGES);
-    if (stored == NULL || (stored->type != TLM_U16 && stored->type != TLM_U32) ||
-        stored->rank != 2 || stored->shape[1] != 2 || stored->shape[0] > UINT32_MAX / 16)
+    if (stored == NULL || !is_list(stored))
         return tlm_fail(fault, TLM_ERROR_MODEL, "%s is %s", MERGES,
                         stored == NULL ? "missing" : "not pairs of ids");
     const uint32_t merges = (uint32_t)stored->shape[0], most = merges + TLM_FIRST_MERGED;
-    uint32_t table = 1024;
-    while (table < 2 * (uint64_t)most)
-        table *= 2;
-    const uint64_t numbers = 3 * (uint64_t)merges + most + 2 * (uint64_t)table;
-    const uint64_t size = numbers * sizeof(uint32_t) + most;
-    uint32_t *memory = size > SIZE_MAX / 2 ? NULL : calloc(1, (size_t)size);
-    if (memory == NULL)
+    const uint32_t table = table_size(most);
+    uint32_t *makes = tlm_arena_take(arena, merges, sizeof *makes);
+    uint32_t *made_by = tlm_arena_take(arena, most, sizeof *made_by);
+    uint32_t *by_pair = tlm_arena_take(arena, table, sizeof *by_pair);
+    uint32_t *by_text = tlm_arena_take(arena, table, sizeof *by_text);
+    uint8_t *sizes = tlm_arena_take(arena, most, 1);
+    if (makes == NULL || made_by == NULL || by_pair == NULL || by_text == NULL || sizes == NULL)
         return tlm_fail(fault, TLM_ERROR_MEMORY, "no memory for the vocabulary");
-    uint32_t *makes = memory + 2 * (size_t)merges, *made_by = makes + merges;
-    uint32_t *by_pair = made_by + most, *by_text = by_pair + table;
-    uint8_t *sizes = (uint8_t *)(memory + numbers);
-    for (size_t i = 0; i < 2 * (size_t)merges; i++)
-        memory[i] = stored->type == TLM_U32 ? ((const uint32_t *)stored->data)[i]
-                                            : ((const uint16_t *)stored->data)[i];
-    *pairs = (tlm_byte_pairs){merges, TLM_FIRST_MERGED, memory, makes, made_by, sizes, by_pair,
-                              by_text, table - 1, memory};
+    *pairs = (tlm_byte_pairs){merges, TLM_FIRST_MERGED, {stored->data, stored->type == TLM_U32},
+                              makes, made_by, sizes, by_pair, by_text, table - 1};
     memset(sizes, 1, TLM_FIRST_MERGED);
     uint64_t steps = 0;
     for (uint32_t token = 1; token < TLM_FIRST_MERGED; token++) {

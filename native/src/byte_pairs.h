@@ -3,6 +3,7 @@
 #define TLM_BYTE_PAIRS_H
 
 #include "container.h"
+#include "permutation.h"
 
 typedef struct tlm_model tlm_model;
 
@@ -13,17 +14,18 @@ typedef struct tlm_model tlm_model;
 typedef struct tlm_byte_pairs {
     uint32_t merges;
     uint32_t count;         /* tokens */
-    const uint32_t *pairs;  /* [merges][2] */
+    tlm_numbers pairs;      /* [merges][2], in the file */
     const uint32_t *makes;  /* [merges]: the token that a merge makes */
     const uint32_t *made_by; /* [count]: the first merge that makes it */
     const uint8_t *sizes;   /* [count]: bytes of the token's text */
     const uint32_t *by_pair; /* hash table of merge + 1; 0: empty */
     const uint32_t *by_text; /* hash table of tokens; 0: empty */
     uint32_t mask;          /* of both */
-    void *memory;
 } tlm_byte_pairs;
 
-tlm_status tlm_byte_pairs_read(const tlm_model *model, const tlm_fault *fault,
+/* Bytes that the tables take from an arena, if the merges are sound. */
+uint64_t tlm_byte_pairs_room(const tlm_container *container);
+tlm_status tlm_byte_pairs_read(const tlm_model *model, tlm_arena *arena, const tlm_fault *fault,
                                tlm_byte_pairs *pairs);
 /* Write the bytes of a token, at most 255, and return how many. */
 uint32_t tlm_byte_pairs_text(const tlm_byte_pairs *pairs, uint32_t token, uint8_t *text);

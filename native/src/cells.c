@@ -3,11 +3,18 @@
 
 #include "context.h"
 
+/* to += from. */
+static void add(const tlm_context *c, float *to, const float *from, uint32_t size)
+{
+    c->engine.kernels->add_max(to, to, from, size);
+}
+
 /* rows[i] += bias for all i. */
-static void add_bias(float *rows, size_t stride, uint32_t count, const float *bias, uint32_t size)
+static void add_bias(const tlm_context *c, float *rows, uint32_t count, const float *bias,
+                     uint32_t size)
 {
     for (uint32_t i = 0; i < count; i++)
-        tlm_add(rows + i * stride, bias, size);
+        add(c, rows + i * c->width, bias, size);
 }
 
 /* y = w x for each vector. */
@@ -32,36 +39,28 @@ static void put_out(tlm_context *c, const tlm_layer *layer, uint32_t count, floa
 }
 
 /* Both products into `first`, with the bias. */
-static void gates_of(tlm_context *c, const tlm_layer *layer, uint32_t gates, uint32_t count,
-                     float *const *outputs)
+static void gates_of(tlm_context *c, const tlm_layer *layer, uint32_t count, float *const *outputs)
 {
-    const uint32_t rows = gates * layer->hidden;
+    const uint32_t rows = layer->hidden;
     multiply(c, layer->weight_ih, c->inputs, count, c->first);
     multiply(c, layer->weight_hh, (const float *const *)outputs, count, c->second);
-    add_bias(c->first, c->width, count, layer->bias, rows);
+    add_bias(c, c->first, count, layer->bias, rows);
     for (uint32_t i = 0; i < count; i++)
-        tlm_add(c->first + i * c->width, c->second + i * c->width, rows);
+        add(c, c->first + i * c->width, c->second + i * c->width, rows);
 }
 
 /* Gates input, forget, cell, output. */
 static void lstm(tlm_context *c, const tlm_layer *layer, uint32_t count, float *const *outputs)
 {
-    const uint32_t n = layer->hidden;
-    const tlm_kernels *k = c->engine.kernels;
-    gates_of(c, layer, 4, count, outputs);
-    for (uint32_t i = 0; i < count; i++) {
-        float *gates = c->first + i * c->width, *cell = outputs[i] + layer->output;
-        float *hidden = c->second + i * c->width;
-        k->sigmoid(gates, 2 * n);
-        k->tanh(gates + 2 * n, n);
-        k->sigmoid(gates + 3 * n, n);
-        for (uint32_t j = 0; j < n; j++)
-            hidden[j] = cell[j] = gates[n + j] * cell[j] + gates[j] * gates[2 * n + j];
-        k->tanh(hidden, n);
-        for (uint32_t j = 0; j < n; j++)
-            hidden[j] *= gates[3 * n + j];
-    }
-    put_out(c, layer, count, c->second, c->first, outputs);
+    multiply(c, layer->weight_ih, c->inputs, count, c->first);
+    multiply(c, layer->weight_hh, (const float *const *)outputs, count, c->second);
+    const bool projected = layer->weight_hr != NULL;
+    for (uint32_t i = 0; i < count; i++)
+        c->engine.kernels->lstm(c->first + i * c->width, c->second + i * c->width, layer->bias,
+                                layer->hidden, outputs[i] + layer->output,
+                                projected ? c->third + i * c->width : outputs[i]);
+    if (projected)
+        put_out(c, layer, count, c->third, c->first, outputs);
 }
 
 /* Gates reset, update, new; the reset gate multiplies after the recurrent product. */
@@ -71,10 +70,10 @@ static void gru(tlm_context *c, const tlm_layer *layer, uint32_t count, float *c
     const tlm_kernels *k = c->engine.kernels;
     multiply(c, layer->weight_ih, c->inputs, count, c->first);
     multiply(c, layer->weight_hh, (const float *const *)outputs, count, c->second);
-    add_bias(c->first, c->width, count, layer->bias, 3 * n);
+    add_bias(c, c->first, count, layer->bias, 3 * n);
     for (uint32_t i = 0; i < count; i++) {
         float *x = c->first + i * c->width, *h = c->second + i * c->width, *output = outputs[i];
-        tlm_add(x, h, 2 * n);
+        add(c, x, h, 2 * n);
         k->sigmoid(x, 2 * n);
         for (uint32_t j = 0; j < n; j++)
             x[2 * n + j] += x[j] * (h[2 * n + j] + layer->bias_hn[j]);
@@ -87,7 +86,7 @@ static void gru(tlm_context *c, const tlm_layer *layer, uint32_t count, float *c
 static void rnn(tlm_context *c, const tlm_layer *layer, uint32_t count, float *const *outputs,
                 bool is_tanh)
 {
-    gates_of(c, layer, 1, count, outputs);
+    gates_of(c, layer, count, outputs);
     for (uint32_t i = 0; i < count; i++) {
         float *hidden = c->first + i * c->width;
         if (is_tanh)
@@ -107,21 +106,21 @@ static void projected_gru(tlm_context *c, const tlm_layer *layer, uint32_t count
     const tlm_kernels *k = c->engine.kernels;
     multiply(c, layer->gates_ih, c->inputs, count, c->first);
     multiply(c, layer->gates_hh, (const float *const *)outputs, count, c->third);
-    add_bias(c->third, c->width, count, layer->gates_bias, 2 * r);
+    add_bias(c, c->third, count, layer->gates_bias, 2 * r);
     for (uint32_t i = 0; i < count; i++) {
         float *gates = c->third + i * c->width, *kept = c->second + i * c->width;
-        tlm_add(gates, c->first + i * c->width, 2 * r);
+        add(c, gates, c->first + i * c->width, 2 * r);
         k->sigmoid(gates, 2 * r);
         for (uint32_t j = 0; j < r; j++)
             kept[j] = gates[j] * outputs[i][j];
         c->more[i] = kept;
     }
     multiply(c, layer->weight_hh, c->more, count, c->first);
-    add_bias(c->first, c->width, count, layer->bias, n);
+    add_bias(c, c->first, count, layer->bias, n);
     multiply(c, layer->weight_ih, c->inputs, count, c->second);
     for (uint32_t i = 0; i < count; i++) {
         float *candidate = c->first + i * c->width;
-        tlm_add(candidate, c->second + i * c->width, n);
+        add(c, candidate, c->second + i * c->width, n);
         k->tanh(candidate, n);
         c->more[i] = candidate;
     }
@@ -138,7 +137,7 @@ void tlm_run_cells(tlm_context *c, uint32_t count, void *const *states)
     const tlm_model *model = c->model;
     size_t offset = 0;
     for (uint32_t i = 0; i < count; i++)
-        c->inputs[i] = c->vectors + i * c->width;
+        c->inputs[i] = c->vectors + i * c->vector_width;
     for (uint32_t number = 0; number < model->config.layers; number++) {
         const tlm_layer *layer = &model->layers[number];
         for (uint32_t i = 0; i < count; i++)

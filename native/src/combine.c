@@ -24,7 +24,9 @@ static void quad_levels(const tlm_matrix *w, block b, uint32_t quad, uint32_t be
         m->codes + (size_t)b.first * tlm_runs(w->in, m->bits) * 4 + (size_t)begin * 4;
     const int32_t offset = tlm_code_offset(m->bits);
     const uint32_t count = 4 * (end - begin);
-    if (m->bits == 8) {
+    if (m->bits == 8 && count == 4) {
+        memcpy(out, codes + quad / 4 * run, 4); /* no call */
+    } else if (m->bits == 8) {
         memcpy(out, codes + quad / 4 * run, count);
     } else if (m->bits == 4) {
         const uint8_t *at = codes + quad / 8 * run;
@@ -116,6 +118,17 @@ static float product_number(const tlm_matrix *w, uint32_t row, uint32_t column)
     return norm * tlm_from_half(m->centroids[list + (size_t)code * m->size + column % m->size]);
 }
 
+/* The codes of a row lie far apart: asked for all at once, they do not wait for each other. */
+static void ask_for_row(const tlm_matrix *w, block b, uint32_t row)
+{
+#if defined(__GNUC__)
+    const size_t runs = tlm_runs(w->in, w->u.quantized.bits);
+    const uint8_t *at = w->u.quantized.codes + b.first * runs * 4 + (row - b.first) * (size_t)4;
+    for (size_t i = 0; i < runs; i++)
+        __builtin_prefetch(at + i * b.rows * 4);
+#endif
+}
+
 void tlm_look_up_coded(const tlm_matrix *w, uint32_t row, float *out)
 {
     if (w->form == TLM_PRODUCT_CODES) {
@@ -124,6 +137,8 @@ void tlm_look_up_coded(const tlm_matrix *w, uint32_t row, float *out)
         return;
     }
     const block b = block_of(w, row);
+    if (w->form == TLM_QUANTIZED)
+        ask_for_row(w, b, row);
     for (uint32_t quad = 0; quad < w->in; quad += 4) /* out has room for whole quads */
         tile(w, b, quad, row - b.first, row - b.first + 1, out + quad);
 }

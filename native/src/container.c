@@ -295,7 +295,7 @@ static tlm_status check_cover(const tlm_container *container, const tlm_fault *f
 
 tlm_status tlm_container_read(tlm_container *container, tlm_arena *arena, const tlm_fault *fault)
 {
-    tlm_tensor *next = tlm_arena_take(arena, container->count, sizeof *next);
+    tlm_tensor *next = tlm_arena_take_passing(arena, container->count, sizeof *next);
     if (next == NULL) {
         return tlm_fail(fault, TLM_ERROR_MEMORY, "no memory for the table of tensors");
     }
@@ -313,7 +313,7 @@ tlm_status tlm_container_read(tlm_container *container, tlm_arena *arena, const 
         next->name = name.begin + 1;
         next->name_size = (uint32_t)(name.end - name.begin - 2);
         if (has_escape(name)) {
-            char *decoded = tlm_arena_take(arena, next->name_size, 1);
+            char *decoded = tlm_arena_take_passing(arena, next->name_size, 1);
             if (decoded == NULL) {
                 return tlm_fail(fault, TLM_ERROR_MEMORY, "no memory for the names of tensors");
             }
@@ -362,6 +362,14 @@ tlm_status tlm_container_verify(const tlm_container *container, const tlm_fault 
                         "altered or damaged: terselm.sha256 differs; get the file again");
     }
     return TLM_OK;
+}
+
+bool tlm_container_peek(const tlm_container *container, const char *name, tlm_tensor *tensor)
+{
+    static const tlm_fault silent = {NULL, 0};
+    tlm_json entry;
+    return tlm_json_find(container->header, name, &entry) == TLM_JSON_FOUND &&
+           read_entry(container, container->header, entry, tensor, &silent) == TLM_OK;
 }
 
 const tlm_tensor *tlm_container_find(const tlm_container *container, const char *name)

@@ -34,7 +34,7 @@ typedef struct tlm_container {
     tlm_json header;
     tlm_json digest;            /* 64 hexadecimal digits in quotes */
     tlm_json document;          /* a string that holds JSON */
-    tlm_tensor *tensors;        /* by name, once `tlm_container_read` is through */
+    tlm_tensor *tensors;        /* by name, while a model is being opened */
     size_t count;
     size_t arena_bytes;         /* what `tlm_container_read` takes from the arena */
     uint64_t table_bytes;       /* bytes of tensors that tables of 4 bytes an entry are made of */
@@ -47,6 +47,9 @@ tlm_status tlm_container_open(tlm_container *container, const void *bytes, uint6
 tlm_status tlm_container_read(tlm_container *container, tlm_arena *arena, const tlm_fault *fault);
 /* Compare the SHA-256 of the file with the one it states. */
 tlm_status tlm_container_verify(const tlm_container *container, const tlm_fault *fault);
+/* Read the entry of one tensor, of which the name is not set, before there is a table; false where
+   there is none. Its places are within the data section. */
+bool tlm_container_peek(const tlm_container *container, const char *name, tlm_tensor *tensor);
 /* Return the tensor of this name (NUL at its end), or NULL. */
 const tlm_tensor *tlm_container_find(const tlm_container *container, const char *name);
 

@@ -1,7 +1,6 @@
-/* Making and freeing a context, stepping states. */
+/* Making a context, stepping states. */
 #include "context.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 /* The widest vector that a layer or the output layer works with. */
@@ -20,39 +19,50 @@ static size_t width_of(const tlm_model *model)
     return tlm_padded_floats(most);
 }
 
-static size_t scratch_of(const tlm_model *model, uint32_t batch)
+static size_t scratch_of(const tlm_model *model, uint32_t batch, const tlm_preview *preview)
 {
     size_t most = tlm_look_up_room(model->embedding);
     most = tlm_most(most, tlm_cells_room(model, batch));
+    most = tlm_most(most, tlm_preview_room(preview, model));
     return tlm_plus(tlm_most(most, tlm_output_room(model, batch)), TLM_SCRATCH_STEP);
+}
+
+/* What a context consists of: places for pointers, or none where bytes are only counted. */
+typedef struct layout {
+    tlm_scratch scratch;
+    size_t bytes;
+} layout;
+
+static void *take(layout *l, size_t count, size_t size)
+{
+    l->bytes = tlm_plus(l->bytes, tlm_scratch_bytes(count, size));
+    return l->scratch.at == NULL ? NULL : tlm_scratch_take(&l->scratch, count, size);
 }
 
 /* Fill in the pointers of `c`, whose memory begins at `at`; NULL to count. Returns the bytes. */
 static size_t lay_out(tlm_context *c, unsigned char *at)
 {
-    const size_t vectors = tlm_scratch_bytes(c->batch, c->width * sizeof(float));
-    size_t all = tlm_plus(tlm_times(4, vectors),
-                          tlm_scratch_bytes(c->batch, tlm_times(c->score_width, sizeof(float))));
-    const size_t kept = c->model->config.output_size * sizeof(float);
-    all = tlm_plus(all, tlm_plus(tlm_scratch_bytes(c->batch, kept),
-                                 tlm_scratch_bytes(c->batch, sizeof(float))));
-    all = tlm_plus(all, tlm_times(3, tlm_scratch_bytes(c->batch, sizeof(float *))));
-    const size_t scratch = scratch_of(c->model, c->batch);
+    layout l = {{at, NULL}, 0};
+    const size_t row = tlm_times(c->width, sizeof(float)), floats = sizeof(float);
+    const bool has_third = c->model->config.cell == TLM_PROJECTED_GRU;
+    c->vectors = take(&l, c->batch, tlm_times(c->vector_width, floats));
+    c->first = take(&l, c->batch, row);
+    c->second = take(&l, c->batch, row);
+    c->third = take(&l, has_third ? c->batch : 0, row);
+    c->scores = take(&l, c->batch, tlm_times(c->score_width, floats));
+    c->kept = take(&l, c->batch, c->model->config.output_size * floats);
+    c->chosen = take(&l, c->batch, floats);
+    c->inputs = take(&l, c->batch, sizeof(float *));
+    c->more = take(&l, c->batch, sizeof(float *));
+    c->outputs = take(&l, c->batch, sizeof(float *));
+    tlm_scratch *places = at == NULL ? NULL : &l.scratch;
+    l.bytes = tlm_plus(l.bytes, tlm_preview_lay_out(&c->preview, places));
+    const size_t rest = scratch_of(c->model, c->batch, &c->preview);
     if (at != NULL) {
-        tlm_scratch s = {at, at + all + scratch};
-        c->vectors = tlm_scratch_take(&s, c->batch, c->width * sizeof(float));
-        c->first = tlm_scratch_take(&s, c->batch, c->width * sizeof(float));
-        c->second = tlm_scratch_take(&s, c->batch, c->width * sizeof(float));
-        c->third = tlm_scratch_take(&s, c->batch, c->width * sizeof(float));
-        c->scores = tlm_scratch_take(&s, c->batch, c->score_width * sizeof(float));
-        c->kept = tlm_scratch_take(&s, c->batch, kept);
-        c->chosen = tlm_scratch_take(&s, c->batch, sizeof(float));
-        c->inputs = tlm_scratch_take(&s, c->batch, sizeof(float *));
-        c->more = tlm_scratch_take(&s, c->batch, sizeof(float *));
-        c->outputs = tlm_scratch_take(&s, c->batch, sizeof(float *));
-        c->scratch = s;
+        l.scratch.end = l.scratch.at + rest;
+        c->scratch = l.scratch;
     }
-    return tlm_plus(all, scratch);
+    return tlm_plus(l.bytes, rest);
 }
 
 bool tlm_can_run(const char *kernels)
@@ -60,50 +70,83 @@ bool tlm_can_run(const char *kernels)
     return kernels != NULL && tlm_kernels_named(kernels) != NULL;
 }
 
-tlm_status tlm_context_open(const tlm_model *model, const tlm_options *options, tlm_context **out)
+/* Fill in all but the pointers of a context; TLM_ERROR_ARGUMENT for options that cannot be. */
+static tlm_status plan(const tlm_model *model, const tlm_options *options, tlm_context *out)
 {
     const tlm_options none = {0};
     options = options == NULL ? &none : options;
-    if (out == NULL)
-        return TLM_ERROR_ARGUMENT;
-    *out = NULL;
     if (model == NULL || options->batch > TLM_MAX_BATCH || options->threads > 256)
         return TLM_ERROR_ARGUMENT;
     const tlm_kernels *kernels = options->kernels == NULL ? tlm_kernels_best()
                                                           : tlm_kernels_named(options->kernels);
     if (kernels == NULL)
         return TLM_ERROR_ARGUMENT;
-    tlm_context sizes = {.model = model, .batch = options->batch ? options->batch : 1};
-    sizes.width = width_of(model);
-    sizes.score_width = tlm_padded_floats((size_t)model->vocabulary_size + TLM_MAX_TAILS);
-    const size_t head = tlm_scratch_bytes(1, sizeof(tlm_context));
-    sizes.bytes = tlm_plus(tlm_plus(head, TLM_SCRATCH_STEP), lay_out(&sizes, NULL));
-    unsigned char *memory = sizes.bytes >= TLM_TOO_MUCH ? NULL : calloc(1, sizes.bytes);
-    if (memory == NULL)
+    *out = (tlm_context){.model = model, .batch = options->batch ? options->batch : 1};
+    out->engine.kernels = kernels;
+    const tlm_status planned = tlm_preview_plan(model, options, &out->preview);
+    if (planned != TLM_OK)
+        return planned;
+    out->width = width_of(model);
+    out->vector_width = tlm_padded_floats(model->config.embedding);
+    out->score_width = tlm_padded_floats((size_t)model->vocabulary_size + TLM_MAX_TAILS);
+    out->bytes = tlm_plus(tlm_scratch_bytes(1, sizeof *out), lay_out(out, NULL));
+    return TLM_OK;
+}
+
+tlm_status tlm_context_size(const tlm_model *model, const tlm_options *options, size_t *size)
+{
+    tlm_context planned;
+    if (size == NULL)
+        return TLM_ERROR_ARGUMENT;
+    *size = 0;
+    const tlm_status status = plan(model, options, &planned);
+    if (status != TLM_OK)
+        return status;
+    if (planned.bytes >= TLM_TOO_MUCH)
         return TLM_ERROR_MEMORY;
-    tlm_context *context = (tlm_context *)(void *)memory;
-    *context = sizes;
-    context->engine.kernels = kernels;
-    unsigned char *at = memory + head;
-    at += (TLM_SCRATCH_STEP - (uintptr_t)at % TLM_SCRATCH_STEP) % TLM_SCRATCH_STEP;
-    lay_out(context, at);
-    if (options->threads > 1) {
+    *size = planned.bytes;
+    return TLM_OK;
+}
+
+tlm_status tlm_context_make(const tlm_model *model, const tlm_options *options, void *memory,
+                            size_t size, tlm_context **out)
+{
+    tlm_context *context = memory;
+    tlm_context planned;
+    tlm_status status = plan(model, options, &planned);
+    if (status != TLM_OK)
+        return status;
+    if (size < planned.bytes)
+        return TLM_ERROR_MEMORY;
+    *context = planned;
+    lay_out(context, (unsigned char *)memory + tlm_scratch_bytes(1, sizeof *context));
+    tlm_preview_build(&context->engine, model->output.bias, &context->preview, context->scratch);
+    if (options != NULL && options->threads > 1) {
         context->engine.pool = tlm_pool_open(options->threads);
-        if (context->engine.pool == NULL) {
-            free(memory);
+        if (context->engine.pool == NULL)
             return TLM_ERROR_MEMORY;
-        }
     }
     *out = context;
     return TLM_OK;
 }
 
-void tlm_context_close(tlm_context *context)
+tlm_status tlm_context_open_in(const tlm_model *model, const tlm_options *options, void *memory,
+                               size_t memory_size, tlm_context **out)
 {
-    if (context != NULL) {
-        tlm_pool_close(context->engine.pool);
-        free(context);
-    }
+    size_t size;
+    if (out == NULL)
+        return TLM_ERROR_ARGUMENT;
+    *out = NULL;
+    if (memory == NULL || (uintptr_t)memory % TLM_SCRATCH_STEP != 0 ||
+        (options != NULL && options->threads > 1))
+        return TLM_ERROR_ARGUMENT;
+    const tlm_status status = tlm_context_size(model, options, &size);
+    if (status != TLM_OK)
+        return status;
+    if (memory_size < size)
+        return TLM_ERROR_MEMORY;
+    memset(memory, 0, size);
+    return tlm_context_make(model, options, memory, size, out);
 }
 
 const char *tlm_context_kernels(const tlm_context *context)
@@ -126,7 +169,7 @@ tlm_status tlm_step_many(tlm_context *c, uint32_t count, void *const *states,
             (uintptr_t)states[i] % sizeof(float) != 0)
             return TLM_ERROR_ARGUMENT;
     for (uint32_t i = 0; i < count; i++)
-        tlm_look_up(c->model->embedding, tokens[i], c->vectors + i * c->width, c->scratch);
+        tlm_look_up(c->model->embedding, tokens[i], c->vectors + i * c->vector_width, c->scratch);
     if (count != 0)
         tlm_run_cells(c, count, states);
     return TLM_OK;

@@ -3,6 +3,7 @@
 #define TLM_CONTEXT_H
 
 #include "model.h"
+#include "preview.h"
 #include "product.h"
 
 #define TLM_MAX_BATCH 4096u
@@ -12,12 +13,13 @@ struct tlm_context {
     tlm_engine engine;
     size_t bytes;
     uint32_t batch;
-    size_t width;         /* floats of a row of `vectors`, `first`, `second` and `third` */
+    size_t vector_width;  /* floats of a row of `vectors` */
+    size_t width;         /* floats of a row of `first`, `second` and `third` */
     size_t score_width;   /* floats of a row of `scores` */
-    float *vectors;       /* [batch][width]: word vectors; what the output layer reads */
+    float *vectors;       /* [batch][vector_width]: word vectors */
     float *first;         /* [batch][width] */
     float *second;
-    float *third;
+    float *third;         /* [batch][width] where the cell is a projected_gru, else nothing */
     float *scores;        /* [batch][score_width] */
     float *kept;          /* [batch][output size]: output vectors of a sequence */
     float *chosen;        /* [batch] */
@@ -25,7 +27,13 @@ struct tlm_context {
     const float **more;   /* [batch] */
     float **outputs;      /* [batch]: where the states of a layer begin */
     tlm_scratch scratch;
+    tlm_preview preview;  /* bits is 0 where there is none */
+    void *block;          /* what `tlm_context_open` allocated, or NULL */
 };
+
+/* Make a context in `size` zeroed bytes at a multiple of 64, as many as `tlm_context_size` says. */
+tlm_status tlm_context_make(const tlm_model *model, const tlm_options *options, void *memory,
+                            size_t size, tlm_context **out);
 
 /* Floats of the state of a layer: what it puts out, then, for an LSTM, the cell. */
 static inline uint32_t tlm_layer_state(const tlm_model *model, uint32_t layer)
@@ -44,12 +52,6 @@ static inline void tlm_layer_matrices(const tlm_layer *l,
     all[2] = l->weight_hr;
     all[3] = l->gates_ih;
     all[4] = l->gates_hh;
-}
-
-static inline void tlm_add(float *to, const float *from, uint32_t size)
-{
-    for (uint32_t j = 0; j < size; j++)
-        to[j] += from[j];
 }
 
 /* Step all layers: states[i] reads the word vector in context->vectors, row i. */

@@ -10,7 +10,7 @@ typedef struct tlm_fault {
     size_t size;
 } tlm_fault;
 
-#if defined(__GNUC__)
+#if defined(__GNUC__) && !defined(__NEWLIB__) /* where uint32_t is a long of an int's size */
 #define TLM_PRINTF(text, rest) __attribute__((format(printf, text, rest)))
 #else
 #define TLM_PRINTF(text, rest)

@@ -1,4 +1,4 @@
-/* Bringing a file into memory. */
+/* Bringing a file into memory. Left out by TLM_NO_FILES and by TLM_NO_MALLOC. */
 #if defined(__unix__) || defined(__APPLE__)
 #define TLM_HAS_MMAP 1
 #ifndef _POSIX_C_SOURCE
@@ -6,11 +6,13 @@
 #endif
 #endif
 
+#include "model.h"
+
+#if !defined(TLM_NO_FILES) && !defined(TLM_NO_MALLOC)
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-
-#include "model.h"
 
 #ifdef TLM_HAS_MMAP
 #include <fcntl.h>
@@ -134,3 +136,5 @@ void tlm_release_file(void *mapping, size_t mapping_size)
     (void)mapping_size;
     free(mapping);
 }
+
+#endif

@@ -42,8 +42,15 @@ typedef struct tlm_kernels {
     tlm_many *dense_many;     /* likewise */
     void (*sigmoid)(float *x, uint32_t n); /* in place */
     void (*tanh)(float *x, uint32_t n);
-    float (*max)(const float *x, uint32_t n);                     /* -INFINITY where n is 0 */
-    float (*sum_exp)(const float *x, uint32_t n, float shift);    /* sum of exp(x - shift) */
+    /* One step of an LSTM of n units whose gates (input, forget, cell, output; [4][n]) are
+       (gates + bias) + more. */
+    void (*lstm)(const float *gates, const float *more, const float *bias, uint32_t n, float *cell,
+                 float *hidden);
+    /* to = from + bias; the greatest of them. `to` may be `from`. */
+    float (*add_max)(float *to, const float *from, const float *bias, uint32_t n);
+    float (*max)(const float *x, uint32_t n);                  /* -INFINITY where n is 0 */
+    float (*sum_exp)(const float *x, uint32_t n, float shift); /* sum of exp(x - shift) */
+    void (*subtract)(float *x, uint32_t n, float by);          /* x -= by */
 } tlm_kernels;
 
 /* The fastest that this machine can run. */

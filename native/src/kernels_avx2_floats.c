@@ -73,26 +73,28 @@ INLINE void dots(const tlm_matrix *w, const tlm_input *in, float *y, size_t stri
             y[(size_t)c * stride + row + (uint32_t)i] = total_of(s[i][c]);
 }
 
-INLINE void rows_dots(const tlm_matrix *w, const tlm_input *in, float *y, size_t stride,
-                      uint32_t row, uint32_t end, int n, int m)
+/* Four rows at a time; returns where fewer are left. */
+INLINE uint32_t rows_dots(const tlm_matrix *w, const tlm_input *in, float *y, size_t stride,
+                          uint32_t row, uint32_t end, int m)
 {
-    if (w->u.dense.half) {
-        for (; row + (uint32_t)n <= end; row += (uint32_t)n)
-            dots(w, in, y, stride, row, n, m, true);
-        for (; row < end; row++)
-            dots(w, in, y, stride, row, 1, m, true);
-    } else {
-        for (; row + (uint32_t)n <= end; row += (uint32_t)n)
-            dots(w, in, y, stride, row, n, m, false);
-        for (; row < end; row++)
-            dots(w, in, y, stride, row, 1, m, false);
-    }
+    if (w->u.dense.half)
+        for (; row + 4 <= end; row += 4)
+            dots(w, in, y, stride, row, 4, m, true);
+    else
+        for (; row + 4 <= end; row += 4)
+            dots(w, in, y, stride, row, 4, m, false);
+    return row;
 }
 
 TARGET void tlm_avx2_dense(const tlm_matrix *w, const tlm_input *in, float *y, uint32_t row_begin,
                            uint32_t row_end)
 {
-    rows_dots(w, in, y, 0, row_begin, tlm_least(row_end, w->out), 4, 1);
+    const uint32_t end = tlm_least(row_end, w->out);
+    for (uint32_t row = rows_dots(w, in, y, 0, row_begin, end, 1); row < end; row++)
+        if (w->u.dense.half)
+            dots(w, in, y, 0, row, 1, 1, true);
+        else
+            dots(w, in, y, 0, row, 1, 1, false);
 }
 
 TARGET void tlm_avx2_dense_many(const tlm_matrix *w, const tlm_input *in, uint32_t count, float *y,
@@ -101,11 +103,13 @@ TARGET void tlm_avx2_dense_many(const tlm_matrix *w, const tlm_input *in, uint32
     const uint32_t end = tlm_least(row_end, w->out);
     for (uint32_t row = row_begin; row < end; row += TLM_BLOCK_ROWS) {
         const uint32_t stop = row + tlm_least(TLM_BLOCK_ROWS, end - row);
+        const uint32_t whole = stop - (stop - row) % 4;
         uint32_t i = 0;
         for (; i + 3 <= count; i += 3)
-            rows_dots(w, in + i, y + i * stride, stride, row, stop, 4, 3);
-        for (; i < count; i++)
-            rows_dots(w, in + i, y + i * stride, stride, row, stop, 4, 1);
+            rows_dots(w, in + i, y + i * stride, stride, row, stop, 3);
+        for (uint32_t one = 0; one < count; one++)
+            if (one >= i || whole < stop)
+                tlm_avx2_dense(w, in + one, y + one * stride, one < i ? whole : row, stop);
     }
 }
 
@@ -142,35 +146,84 @@ INLINE void store_some(float *x, __m256 v, uint32_t n)
         _mm256_maskstore_ps(x, lanes(n), v);
 }
 
-TARGET void tlm_avx2_sigmoid(float *x, uint32_t n)
+INLINE __m256 sigmoid_of(__m256 v)
 {
     const __m256 one = _mm256_set1_ps(1.0f);
-    for (uint32_t k = 0; k < n; k += 8) {
-        const __m256 v = some(x + k, n - k);
-        const __m256 e = exp_of(_mm256_or_ps(_mm256_set1_ps(-0.0f), v));
-        const __m256 top = _mm256_blendv_ps(one, e, v); /* by the sign */
-        store_some(x + k, _mm256_div_ps(top, _mm256_add_ps(one, e)), n - k);
-    }
+    const __m256 e = exp_of(_mm256_or_ps(_mm256_set1_ps(-0.0f), v));
+    return _mm256_div_ps(_mm256_blendv_ps(one, e, v), _mm256_add_ps(one, e)); /* by the sign */
+}
+
+INLINE __m256 tanh_of(__m256 v)
+{
+    const __m256 one = _mm256_set1_ps(1.0f), two = _mm256_set1_ps(2.0f);
+    const __m256 size = size_of(v), z = _mm256_mul_ps(v, v);
+    __m256 p = _mm256_set1_ps(TLM_TANH_11);
+    p = fma_by(p, z, TLM_TANH_9);
+    p = fma_by(p, z, TLM_TANH_7);
+    p = fma_by(p, z, TLM_TANH_5);
+    p = fma_by(p, z, TLM_TANH_3);
+    const __m256 small = _mm256_fmadd_ps(_mm256_mul_ps(p, z), v, v);
+    const __m256 e = exp_of(_mm256_mul_ps(two, size));
+    const __m256 large = _mm256_sub_ps(one, _mm256_div_ps(two, _mm256_add_ps(e, one)));
+    const __m256 with_sign = _mm256_or_ps(large, _mm256_and_ps(v, _mm256_set1_ps(-0.0f)));
+    const __m256 is_small = _mm256_cmp_ps(size, _mm256_set1_ps(TLM_TANH_SMALL), _CMP_LT_OQ);
+    return _mm256_blendv_ps(with_sign, small, is_small);
+}
+
+TARGET void tlm_avx2_sigmoid(float *x, uint32_t n)
+{
+    for (uint32_t k = 0; k < n; k += 8)
+        store_some(x + k, sigmoid_of(some(x + k, n - k)), n - k);
 }
 
 TARGET void tlm_avx2_tanh(float *x, uint32_t n)
 {
-    const __m256 one = _mm256_set1_ps(1.0f), two = _mm256_set1_ps(2.0f);
+    for (uint32_t k = 0; k < n; k += 8)
+        store_some(x + k, tanh_of(some(x + k, n - k)), n - k);
+}
+
+INLINE __m256 gate(const float *gates, const float *more, const float *bias, size_t at, uint32_t n)
+{
+    const __m256 first = _mm256_add_ps(some(gates + at, n), some(bias + at, n));
+    return _mm256_add_ps(first, some(more + at, n));
+}
+
+TARGET void tlm_avx2_lstm(const float *gates, const float *more, const float *bias, uint32_t n,
+                          float *cell, float *hidden)
+{
     for (uint32_t k = 0; k < n; k += 8) {
-        const __m256 v = some(x + k, n - k);
-        const __m256 size = size_of(v), z = _mm256_mul_ps(v, v);
-        __m256 p = _mm256_set1_ps(TLM_TANH_11);
-        p = fma_by(p, z, TLM_TANH_9);
-        p = fma_by(p, z, TLM_TANH_7);
-        p = fma_by(p, z, TLM_TANH_5);
-        p = fma_by(p, z, TLM_TANH_3);
-        const __m256 small = _mm256_fmadd_ps(_mm256_mul_ps(p, z), v, v);
-        const __m256 e = exp_of(_mm256_mul_ps(two, size));
-        const __m256 large = _mm256_sub_ps(one, _mm256_div_ps(two, _mm256_add_ps(e, one)));
-        const __m256 with_sign = _mm256_or_ps(large, _mm256_and_ps(v, _mm256_set1_ps(-0.0f)));
-        const __m256 is_small = _mm256_cmp_ps(size, _mm256_set1_ps(TLM_TANH_SMALL), _CMP_LT_OQ);
-        store_some(x + k, _mm256_blendv_ps(with_sign, small, is_small), n - k);
+        const uint32_t left = n - k;
+        const __m256 in = sigmoid_of(gate(gates, more, bias, k, left));
+        const __m256 forget = sigmoid_of(gate(gates, more, bias, (size_t)n + k, left));
+        const __m256 new = tanh_of(gate(gates, more, bias, 2 * (size_t)n + k, left));
+        const __m256 out = sigmoid_of(gate(gates, more, bias, 3 * (size_t)n + k, left));
+        const __m256 now = _mm256_fmadd_ps(in, new, _mm256_mul_ps(forget, some(cell + k, left)));
+        store_some(cell + k, now, left);
+        store_some(hidden + k, _mm256_mul_ps(out, tanh_of(now)), left);
     }
+}
+
+TARGET float tlm_avx2_add_max(float *to, const float *from, const float *bias, uint32_t n)
+{
+    __m256 most = _mm256_set1_ps(-INFINITY);
+    uint32_t k = 0;
+    for (; k + 8 <= n; k += 8) {
+        const __m256 sum = _mm256_add_ps(_mm256_loadu_ps(from + k), _mm256_loadu_ps(bias + k));
+        _mm256_storeu_ps(to + k, sum);
+        most = _mm256_max_ps(sum, most);
+    }
+    float rest = most_of(most);
+    for (; k < n; k++) {
+        to[k] = from[k] + bias[k];
+        rest = to[k] > rest ? to[k] : rest;
+    }
+    return rest;
+}
+
+TARGET void tlm_avx2_subtract(float *x, uint32_t n, float by)
+{
+    for (uint32_t k = 0; k < n; k += 8)
+        store_some(x + k, _mm256_sub_ps(some(x + k, n - k), _mm256_set1_ps(by)), n - k);
 }
 
 TARGET float tlm_avx2_max(const float *x, uint32_t n)
@@ -185,20 +238,23 @@ TARGET float tlm_avx2_max(const float *x, uint32_t n)
     return rest;
 }
 
+/* In single precision over a few registers, in double over all. */
 TARGET float tlm_avx2_sum_exp(const float *x, uint32_t n, float shift)
 {
     const __m256 by = _mm256_set1_ps(shift);
-    __m256d low = _mm256_setzero_pd(), high = low;
-    for (uint32_t k = 0; k < n; k += 8) {
-        __m256 e = exp_of(_mm256_sub_ps(some(x + k, n - k), by));
-        if (n - k < 8)
-            e = _mm256_and_ps(e, _mm256_castsi256_ps(lanes(n - k)));
-        low = _mm256_add_pd(low, _mm256_cvtps_pd(_mm256_castps256_ps128(e)));
-        high = _mm256_add_pd(high, _mm256_cvtps_pd(_mm256_extractf128_ps(e, 1)));
+    double total = 0;
+    for (uint32_t k = 0; k < n;) {
+        const uint32_t end = k + tlm_least(128, n - k);
+        __m256 sum = _mm256_setzero_ps();
+        for (; k < end; k += 8) {
+            __m256 e = exp_of(_mm256_sub_ps(some(x + k, n - k), by));
+            if (n - k < 8)
+                e = _mm256_and_ps(e, _mm256_castsi256_ps(lanes(n - k)));
+            sum = _mm256_add_ps(sum, e);
+        }
+        total += (double)total_of(sum);
     }
-    low = _mm256_add_pd(low, high);
-    const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(low), _mm256_extractf128_pd(low, 1));
-    return (float)_mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
+    return (float)total;
 }
 
 #endif

@@ -7,21 +7,19 @@
 /* What a product of one row block needs. */
 typedef struct job {
     const tlm_quantized *m;
-    const tlm_input *in;    /* as many as the product takes at once */
-    const int32_t *sums;    /* [inputs][pieces] of the inputs of each span, or NULL */
-    uint32_t pieces;
+    const tlm_input *in;
+    const int32_t *sums;    /* of the inputs of each span, or NULL */
     const uint8_t *codes;   /* of the block, from its first row here on */
     const uint16_t *scales; /* likewise */
     const int8_t *zeros;    /* likewise, or NULL */
     float *y;
-    size_t stride;          /* between the results of two inputs */
     size_t run;             /* bytes of a run of the block */
     uint32_t rows;          /* of the block */
     uint32_t columns, group;
 } job;
 
 /* q has zeros up to a multiple of 4 where n is not one. */
-TARGET static int32_t sum_input(const int8_t *q, uint32_t n)
+TARGET int32_t tlm_avx512_sum_input(const int8_t *q, uint32_t n)
 {
     const __m512i ones = _mm512_set1_epi8(1);
     __m512i sum = _mm512_setzero_si512();
@@ -34,15 +32,11 @@ TARGET static int32_t sum_input(const int8_t *q, uint32_t n)
     return _mm512_reduce_add_epi32(sum);
 }
 
-/* Sums of up to 4 registers of rows for each of up to 6 inputs. */
-typedef __m512i tile[6][4];
-
-INLINE void add(tile s, int n, int count, const __m512i *codes, const job *j, uint32_t k)
+/* Into the sums of n registers of rows. */
+INLINE void add(__m512i *s, int n, const __m512i *codes, const job *j, uint32_t k)
 {
-    UNROLL for (int c = 0; c < count; c++) {
-        const __m512i q = four(j->in[c].q + k);
-        UNROLL for (int i = 0; i < n; i++) s[c][i] = _mm512_dpbusd_epi32(s[c][i], codes[i], q);
-    }
+    const __m512i q = four(j->in->q + k);
+    UNROLL for (int i = 0; i < n; i++) s[i] = _mm512_dpbusd_epi32(s[i], codes[i], q);
 }
 
 INLINE void load(__m512i *to, int n, const uint8_t *from)
@@ -50,8 +44,7 @@ INLINE void load(__m512i *to, int n, const uint8_t *from)
     UNROLL for (int i = 0; i < n; i++) to[i] = _mm512_loadu_si512(from + 64 * i);
 }
 
-INLINE void span8(tile s, int n, int count, const job *j, uint32_t begin,
-                  uint32_t end)
+INLINE void span8(__m512i *s, int n, const job *j, uint32_t begin, uint32_t end)
 {
     const __m512i flip = _mm512_set1_epi8(-128);
     const uint8_t *at = j->codes + begin / 4 * j->run;
@@ -60,12 +53,11 @@ INLINE void span8(tile s, int n, int count, const job *j, uint32_t begin,
         UNROLL for (int i = 0; i < n; i++) fetch(at, 2048 + 64 * (uintptr_t)i);
         load(w, n, at);
         UNROLL for (int i = 0; i < n; i++) w[i] = _mm512_xor_si512(w[i], flip);
-        add(s, n, count, w, j, k);
+        add(s, n, w, j, k);
     }
 }
 
-INLINE void span4(tile s, int n, int count, const job *j, uint32_t begin,
-                  uint32_t end)
+INLINE void span4(__m512i *s, int n, const job *j, uint32_t begin, uint32_t end)
 {
     const __m512i mask = _mm512_set1_epi8(15);
     const uint8_t *at = j->codes + begin / 8 * j->run;
@@ -74,17 +66,16 @@ INLINE void span4(tile s, int n, int count, const job *j, uint32_t begin,
         UNROLL for (int i = 0; i < n; i++) fetch(at, 1536 + 64 * (uintptr_t)i);
         load(w, n, at);
         UNROLL for (int i = 0; i < n; i++) c[i] = _mm512_and_si512(w[i], mask);
-        add(s, n, count, c, j, k);
+        add(s, n, c, j, k);
         UNROLL for (int i = 0; i < n; i++)
             c[i] = _mm512_and_si512(_mm512_srli_epi16(w[i], 4), mask);
-        add(s, n, count, c, j, k + 4);
+        add(s, n, c, j, k + 4);
     }
 }
 
 /* Groups of 8 may begin and end inside a run of 16 columns, so every four columns load anew
    (from the first cache, where the run is). */
-INLINE void span2(tile s, int n, int count, const job *j, uint32_t begin,
-                  uint32_t end)
+INLINE void span2(__m512i *s, int n, const job *j, uint32_t begin, uint32_t end)
 {
     const __m512i mask = _mm512_set1_epi8(3);
     for (uint32_t k = begin; k < end;) {
@@ -97,13 +88,12 @@ INLINE void span2(tile s, int n, int count, const job *j, uint32_t begin,
             const __m128i shift = _mm_cvtsi32_si128((int)(k % 16 / 2));
             UNROLL for (int i = 0; i < n; i++)
                 c[i] = _mm512_and_si512(_mm512_srl_epi16(w[i], shift), mask);
-            add(s, n, count, c, j, k);
+            add(s, n, c, j, k);
         }
     }
 }
 
-INLINE void span3(tile s, int n, int count, const job *j, uint32_t begin,
-                  uint32_t end)
+INLINE void span3(__m512i *s, int n, const job *j, uint32_t begin, uint32_t end)
 {
     const __m512i two = _mm512_set1_epi8(3), one = _mm512_set1_epi8(4);
     for (uint32_t k = begin; k < end;) {
@@ -123,24 +113,24 @@ INLINE void span3(tile s, int n, int count, const job *j, uint32_t begin,
                 const __m512i rest = _mm512_and_si512(_mm512_srl_epi16(w[i], by_two), two);
                 c[i] = _mm512_ternarylogic_epi32(top, one, rest, 0xea); /* (top & one) | rest */
             }
-            add(s, n, count, c, j, k);
+            add(s, n, c, j, k);
         }
     }
 }
 
-INLINE void spans(tile s, int bits, int n, int count, const job *j, uint32_t begin, uint32_t end)
+INLINE void spans(__m512i *s, int bits, int n, const job *j, uint32_t begin, uint32_t end)
 {
     if (bits == 8)
-        span8(s, n, count, j, begin, end);
+        span8(s, n, j, begin, end);
     else if (bits == 4)
-        span4(s, n, count, j, begin, end);
+        span4(s, n, j, begin, end);
     else if (bits == 3)
-        span3(s, n, count, j, begin, end);
+        span3(s, n, j, begin, end);
     else
-        span2(s, n, count, j, begin, end);
+        span2(s, n, j, begin, end);
 }
 
-INLINE void product(const job *j, int bits, int n, int count)
+INLINE void product(const job *j, int bits, int n)
 {
     const tlm_quantized *m = j->m;
     /* A zero point of the whole matrix is one more thing to take off. */
@@ -150,134 +140,81 @@ INLINE void product(const job *j, int bits, int n, int count)
     const uint16_t *scales = j->scales;
     const int8_t *zeros = j->zeros;
     uint32_t piece = 0;
-    __m512 total[6][4];
-    UNROLL for (int c = 0; c < count; c++)
-        UNROLL for (int i = 0; i < n; i++) total[c][i] = _mm512_setzero_ps();
+    __m512 total[4];
+    UNROLL for (int i = 0; i < n; i++) total[i] = _mm512_setzero_ps();
     for (uint32_t g = 0; g < m->groups; g++, scales += j->rows, zeros = zeros ? zeros + j->rows : NULL) {
         const uint32_t stop = g * j->group + tlm_least(j->group, j->columns - g * j->group);
         for (uint32_t begin = g * j->group, end; begin < stop; begin = end, piece++) {
             end = begin + tlm_least(TLM_SPAN, stop - begin);
-            int32_t sum_q[6];
-            tile s;
-            UNROLL for (int c = 0; c < count; c++) {
-                sum_q[c] = j->sums ? j->sums[(uint32_t)c * j->pieces + piece]
-                                   : sum_input(j->in[c].q + begin, end - begin);
-                const __m512i start = _mm512_set1_epi32(-offset * sum_q[c]);
-                UNROLL for (int i = 0; i < n; i++) s[c][i] = start;
-            }
-            spans(s, bits, n, count, j, begin, end);
+            const int32_t sum_q = j->sums ? j->sums[piece]
+                                          : tlm_avx512_sum_input(j->in->q + begin, end - begin);
+            const __m512i start = _mm512_set1_epi32(-offset * sum_q), all_q = _mm512_set1_epi32(sum_q);
+            __m512i s[4];
+            UNROLL for (int i = 0; i < n; i++) s[i] = start;
+            spans(s, bits, n, j, begin, end);
             UNROLL for (int i = 0; i < n; i++) {
                 const __m512 scale = m->group ? halves(scales + 16 * i) : only;
-                __m512i zero = _mm512_setzero_si512();
                 if (zeros)
-                    zero = _mm512_cvtepi8_epi32(
-                        _mm_loadu_si128((const __m128i *)(const void *)(zeros + 16 * i)));
-                UNROLL for (int c = 0; c < count; c++) {
-                    const __m512i all_q = _mm512_set1_epi32(sum_q[c]);
-                    __m512i sum = s[c][i];
-                    if (zeros)
-                        sum = _mm512_sub_epi32(sum, _mm512_mullo_epi32(zero, all_q));
-                    if (m->mid_rise)
-                        sum = _mm512_add_epi32(_mm512_add_epi32(sum, sum), all_q);
-                    total[c][i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, total[c][i]);
-                }
+                    s[i] = _mm512_sub_epi32(
+                        s[i], _mm512_mullo_epi32(
+                                  _mm512_cvtepi8_epi32(_mm_loadu_si128(
+                                      (const __m128i *)(const void *)(zeros + 16 * i))),
+                                  all_q));
+                if (m->mid_rise)
+                    s[i] = _mm512_add_epi32(_mm512_add_epi32(s[i], s[i]), all_q);
+                total[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(s[i]), scale, total[i]);
             }
         }
     }
-    UNROLL for (int c = 0; c < count; c++) {
-        const __m512 scale = _mm512_set1_ps(j->in[c].scale);
-        UNROLL for (int i = 0; i < n; i++)
-            _mm512_storeu_ps(j->y + (size_t)c * j->stride + 16 * i,
-                             _mm512_mul_ps(scale, total[c][i]));
-    }
+    const __m512 scale = _mm512_set1_ps(j->in->scale);
+    UNROLL for (int i = 0; i < n; i++)
+        _mm512_storeu_ps(j->y + 16 * i, _mm512_mul_ps(scale, total[i]));
 }
 
-/* One function for each size of code, height and number of inputs at once. Six at once are not
-   worth their size where unpacking takes most of the time. */
-#define PRODUCT(bits, n, count) \
-    TARGET static void product_##bits##_##n##_##count(const job *j) { product(j, bits, n, count); }
-#define PRODUCTS(n, count) \
-    PRODUCT(8, n, count) PRODUCT(4, n, count) PRODUCT(3, n, count) PRODUCT(2, n, count)
-PRODUCTS(4, 1)
-PRODUCTS(4, 4)
-PRODUCT(8, 4, 6)
-PRODUCT(4, 4, 6)
-PRODUCTS(1, 1)
+/* One function for each size of code and height. */
+#define PRODUCT(bits, n) \
+    TARGET static void product_##bits##_##n(const job *j) { product(j, bits, n); }
+#define PRODUCTS(n) PRODUCT(8, n) PRODUCT(4, n) PRODUCT(3, n) PRODUCT(2, n)
+PRODUCTS(4)
+PRODUCTS(1)
 
 typedef void block_product(const job *j);
-#define CHOICE(n, count) \
-    {product_8_##n##_##count, product_4_##n##_##count, product_3_##n##_##count, product_2_##n##_##count}
-
-/* Take as many inputs at once as there is a function for. */
-TARGET static void block_of_rows(job j, uint32_t n, uint32_t count)
-{
-    static block_product *const ROWS64[3][4] = {
-        {product_8_4_6, product_4_4_6, NULL, NULL}, CHOICE(4, 4), CHOICE(4, 1)};
-    static block_product *const ROWS16[4] = CHOICE(1, 1);
-    static const uint8_t AT_ONCE[3] = {6, 4, 1};
-    const unsigned bits = j.m->bits == 8 ? 0 : 5u - j.m->bits; /* 8, 4, 3, 2 */
-    for (unsigned choice = n == 1 ? 2 : bits > 1; count;) {
-        const uint32_t takes = AT_ONCE[choice];
-        /* Eight left go better as twice four than as six and two. */
-        if (takes > count || (takes == 6 && (count == 8 || count == 7))) {
-            choice++;
-            continue;
-        }
-        (n == 4 ? ROWS64[choice] : ROWS16)[bits](&j);
-        count -= takes;
-        j.in += takes;
-        j.y += takes * j.stride;
-        j.sums = j.sums ? j.sums + takes * j.pieces : NULL;
-    }
-}
-
-/* A row block stays in the first caches while the inputs go through it. */
-void tlm_avx512_quantized_many(const tlm_matrix *w, const tlm_input *in, uint32_t count, float *y,
-                               size_t stride, uint32_t row_begin, uint32_t row_end)
-{
-    const tlm_quantized *m = &w->u.quantized;
-    const size_t row_bytes = tlm_runs(w->in, m->bits) * 4;
-    const uint32_t group = m->group ? m->group : w->in;
-    const uint32_t pieces = group > TLM_SPAN ? 0 : m->groups; /* of a row; 0: sums are made anew */
-    const bool keep = pieces && pieces <= TLM_SUMS;
-    const uint32_t at_once = keep ? TLM_SUMS / pieces : count;
-    int32_t sums[TLM_SUMS];
-    for (uint32_t first = 0; first < count; first += tlm_least(at_once, count - first)) {
-        const uint32_t now = tlm_least(at_once, count - first);
-        for (uint32_t i = 0; keep && i < now; i++)
-            for (uint32_t g = 0; g < pieces; g++)
-                sums[i * pieces + g] =
-                    sum_input(in[first + i].q + g * group, tlm_least(group, w->in - g * group));
-        for (uint32_t row = row_begin; row < row_end; row += TLM_BLOCK_ROWS) {
-            const uint32_t rows = tlm_rows_of_block(w, row);
-            const uint32_t step = rows == TLM_BLOCK_ROWS ? TLM_BLOCK_ROWS : 16;
-            for (uint32_t r = 0; r < rows; r += step) {
-                const size_t scale = m->group ? (size_t)row * m->groups + r : 0;
-                const job j = {
-                    .m = m,
-                    .in = in + first,
-                    .sums = keep ? sums : NULL,
-                    .pieces = pieces,
-                    .codes = m->codes + row * row_bytes + (size_t)r * 4,
-                    .scales = m->scales + scale,
-                    .zeros = m->zeros && m->group ? m->zeros + scale : NULL,
-                    .y = y + first * stride + row + r,
-                    .stride = stride,
-                    .run = (size_t)rows * 4,
-                    .rows = rows,
-                    .columns = w->in,
-                    .group = group,
-                };
-                block_of_rows(j, step / 16, now);
-            }
-        }
-    }
-}
 
 void tlm_avx512_quantized(const tlm_matrix *w, const tlm_input *in, float *y, uint32_t row_begin,
                           uint32_t row_end)
 {
-    tlm_avx512_quantized_many(w, in, 1, y, 0, row_begin, row_end);
+    static block_product *const ROWS64[4] = {product_8_4, product_4_4, product_3_4, product_2_4};
+    static block_product *const ROWS16[4] = {product_8_1, product_4_1, product_3_1, product_2_1};
+    const tlm_quantized *m = &w->u.quantized;
+    const size_t row_bytes = tlm_runs(w->in, m->bits) * 4;
+    const uint32_t group = m->group ? m->group : w->in;
+    const uint32_t pieces = group > TLM_SPAN ? 0 : m->groups; /* of a row; 0: sums are made anew */
+    const unsigned bits = m->bits == 8 ? 0 : 5u - m->bits;    /* 8, 4, 3, 2 */
+    const bool keep = pieces && pieces <= TLM_SUMS;
+    int32_t sums[TLM_SUMS];
+    for (uint32_t g = 0; keep && g < pieces; g++)
+        sums[g] = tlm_avx512_sum_input(in->q + g * group, tlm_least(group, w->in - g * group));
+    for (uint32_t row = row_begin; row < row_end; row += TLM_BLOCK_ROWS) {
+        const uint32_t rows = tlm_rows_of_block(w, row);
+        const uint32_t step = rows == TLM_BLOCK_ROWS ? TLM_BLOCK_ROWS : 16;
+        for (uint32_t r = 0; r < rows; r += step) {
+            const size_t scale = m->group ? (size_t)row * m->groups + r : 0;
+            const job j = {
+                .m = m,
+                .in = in,
+                .sums = keep ? sums : NULL,
+                .codes = m->codes + row * row_bytes + (size_t)r * 4,
+                .scales = m->scales + scale,
+                .zeros = m->zeros && m->group ? m->zeros + scale : NULL,
+                .y = y + row + r,
+                .run = (size_t)rows * 4,
+                .rows = rows,
+                .columns = w->in,
+                .group = group,
+            };
+            (step == 16 ? ROWS16 : ROWS64)[bits](&j);
+        }
+    }
 }
 
 #endif

@@ -36,5 +36,8 @@ INLINE __mmask16 lanes(uint32_t n)
     return (__mmask16)((1u << n) - 1u);
 }
 
+/* The sum of n numbers; q has zeros up to a multiple of 4 where n is not one. */
+int32_t tlm_avx512_sum_input(const int8_t *q, uint32_t n);
+
 #endif
 #endif

@@ -1,5 +1,5 @@
-/* Looked-up values, signs and centroids with AVX-512. The last row block, where it is not whole,
-   goes to the AVX2 kernels. */
+/* Looked-up values and centroids with AVX-512; for binary codes it is no faster than AVX2. The last
+   row block, where it is not whole, goes to the AVX2 kernels. */
 #include "kernels_avx512.h"
 
 #if TLM_X86
@@ -33,9 +33,9 @@ INLINE __m512i planes(const uint8_t *at, int first, int last)
 /* One of the values that each row has of its own, [2^bits][64], by the bits of its code. */
 INLINE __m512 own_value(__m512i code, int bits, const float *list)
 {
-    __m512 v[8];
+    __m512 v[4];
     __mmask16 bit = _mm512_test_epi32_mask(code, _mm512_set1_epi32(1));
-    int left = bits == 2 ? 2 : bits == 3 ? 4 : 8;
+    int left = bits == 2 ? 2 : 4;
     UNROLL for (int i = 0; i < left; i++)
         v[i] = _mm512_mask_blend_ps(bit, _mm512_loadu_ps(list + 2 * i * (int)TLM_BLOCK_ROWS),
                                     _mm512_loadu_ps(list + (2 * i + 1) * (int)TLM_BLOCK_ROWS));
@@ -93,18 +93,22 @@ typedef void code_rows(const uint8_t *at, uint32_t columns, const float *x, cons
         codebook_rows(at, columns, x, bits, per_row, list, y);                                  \
     }
 ROWS(1, 0) ROWS(2, 0) ROWS(3, 0) ROWS(4, 0) ROWS(5, 0) ROWS(6, 0) ROWS(7, 0) ROWS(8, 0)
-ROWS(2, 1) ROWS(3, 1) ROWS(4, 1)
+ROWS(2, 1) ROWS(3, 1)
 
 TARGET void tlm_avx512_codebook(const tlm_matrix *w, const tlm_input *in, float *y,
                                 uint32_t row_begin, uint32_t row_end)
 {
     static code_rows *const SHARED[] = {rows_1_0, rows_2_0, rows_3_0, rows_4_0,
                                         rows_5_0, rows_6_0, rows_7_0, rows_8_0};
-    static code_rows *const OWN[] = {rows_2_1, rows_3_1, rows_4_1};
+    static code_rows *const OWN[] = {rows_2_1, rows_3_1};
     const tlm_codebook *m = &w->u.codebook;
     const uint32_t quads = tlm_ceil_div(w->in, 4), count = 1u << m->bits;
+    if (m->per_row && m->bits == 4) { /* as fast there, and large here */
+        tlm_avx2_codebook(w, in, y, row_begin, row_end);
+        return;
+    }
     code_rows *const product = m->per_row ? OWN[m->bits - 2] : SHARED[m->bits - 1];
-    float lists[16 * TLM_BLOCK_ROWS];
+    float lists[8 * TLM_BLOCK_ROWS];
     if (!m->per_row)
         for (uint32_t c = 0; c < 256; c++)
             lists[c] = c < count ? tlm_from_half(m->values[c]) : 0.0f;
@@ -118,71 +122,6 @@ TARGET void tlm_avx512_codebook(const tlm_matrix *w, const tlm_input *in, float 
             _mm512_storeu_ps(lists + i, halves(m->values + (size_t)row * count + i));
         for (uint32_t r = 0; r < HALF; r += 16)
             product(block + r, w->in, in->x, lists + (m->per_row ? r : 0), y + row + r);
-    }
-}
-
-/* Eight bytes are a mask of the bytes of a register: sixteen rows by four columns, a row and the
-   one half a block further by turns. Sums over the set bits of each plane. */
-INLINE void add_set(__m512i (*s)[4], int bits, const uint8_t *at, const int8_t *q, uint32_t quads)
-{
-    const __m512i ones = _mm512_set1_epi8(1);
-    for (uint32_t k = 0; k < quads; k++, q += 4) {
-        const __m512i part = four(q);
-        UNROLL for (int p = 0; p < bits; p++, at += HALF) {
-            fetch(at, 1024);
-            UNROLL for (int i = 0; i < 4; i++) {
-                uint64_t set;
-                memcpy(&set, at + 8 * i, 8);
-                s[p][i] = _mm512_dpbusd_epi32(s[p][i], ones, _mm512_maskz_mov_epi8(set, part));
-            }
-        }
-    }
-}
-
-INLINE void binary_block(const tlm_binary_codes *m, int bits, const tlm_input *in, uint32_t columns,
-                         const uint8_t *block, const uint16_t *scales, float *y)
-{
-    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-    const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
-    __m512 total[4];
-    UNROLL for (int i = 0; i < 4; i++) total[i] = _mm512_setzero_ps();
-    for (uint32_t g = 0; g < m->groups; g++) {
-        const uint32_t begin = g * m->group, end = begin + tlm_least(m->group, columns - begin);
-        const __m512i all_q = _mm512_set1_epi32(tlm_sum_input(in->q + begin, end - begin));
-        __m512i s[4][4];
-        UNROLL for (int p = 0; p < bits; p++)
-            UNROLL for (int i = 0; i < 4; i++) s[p][i] = _mm512_setzero_si512();
-        add_set(s, bits, block + (size_t)begin / 4 * (unsigned)bits * HALF, in->q + begin,
-                tlm_ceil_div(end, 4) - begin / 4);
-        UNROLL for (int p = 0; p < bits; p++, scales += TLM_BLOCK_ROWS)
-            UNROLL for (int i = 0; i < 4; i++) {
-                const __m512i set = _mm512_permutex2var_epi32(s[p][i % 2 * 2], i < 2 ? even : odd, s[p][i % 2 * 2 + 1]);
-                const __m512i sum = _mm512_sub_epi32(_mm512_add_epi32(set, set), all_q);
-                total[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), halves(scales + 16 * i), total[i]);
-            }
-    }
-    UNROLL for (int i = 0; i < 4; i++)
-        _mm512_storeu_ps(y + 16 * i, _mm512_mul_ps(_mm512_set1_ps(in->scale), total[i]));
-}
-
-TARGET void tlm_avx512_binary_codes(const tlm_matrix *w, const tlm_input *in, float *y,
-                                    uint32_t row_begin, uint32_t row_end)
-{
-    const tlm_binary_codes *m = &w->u.binary_codes;
-    const uint32_t quads = tlm_ceil_div(w->in, 4), bits = m->bits;
-    for (uint32_t row = row_begin; row < row_end; row += TLM_BLOCK_ROWS) {
-        if (tlm_rows_of_block(w, row) < TLM_BLOCK_ROWS || w->in > 1u << 24) {
-            tlm_avx2_binary_codes(w, in, y, row, row_end);
-            return;
-        }
-        const uint8_t *block = m->codes + (size_t)row * quads * bits / 2;
-        const uint16_t *scales = m->scales + (size_t)row * m->groups * bits;
-        switch (bits) {
-        case 1: binary_block(m, 1, in, w->in, block, scales, y + row); break;
-        case 2: binary_block(m, 2, in, w->in, block, scales, y + row); break;
-        case 3: binary_block(m, 3, in, w->in, block, scales, y + row); break;
-        default: binary_block(m, 4, in, w->in, block, scales, y + row); break;
-        }
     }
 }
 

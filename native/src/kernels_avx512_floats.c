@@ -58,26 +58,28 @@ INLINE void dots(const tlm_matrix *w, const tlm_input *in, float *y, size_t stri
             y[(size_t)c * stride + row + (uint32_t)i] = _mm512_reduce_add_ps(s[i][c]);
 }
 
-INLINE void rows_dots(const tlm_matrix *w, const tlm_input *in, float *y, size_t stride,
-                      uint32_t row, uint32_t end, int m)
+/* Four rows at a time; returns where fewer are left. */
+INLINE uint32_t rows_dots(const tlm_matrix *w, const tlm_input *in, float *y, size_t stride,
+                          uint32_t row, uint32_t end, int m)
 {
-    if (w->u.dense.half) {
+    if (w->u.dense.half)
         for (; row + 4 <= end; row += 4)
             dots(w, in, y, stride, row, 4, m, true);
-        for (; row < end; row++)
-            dots(w, in, y, stride, row, 1, m, true);
-    } else {
+    else
         for (; row + 4 <= end; row += 4)
             dots(w, in, y, stride, row, 4, m, false);
-        for (; row < end; row++)
-            dots(w, in, y, stride, row, 1, m, false);
-    }
+    return row;
 }
 
 TARGET void tlm_avx512_dense(const tlm_matrix *w, const tlm_input *in, float *y,
                              uint32_t row_begin, uint32_t row_end)
 {
-    rows_dots(w, in, y, 0, row_begin, tlm_least(row_end, w->out), 1);
+    const uint32_t end = tlm_least(row_end, w->out);
+    for (uint32_t row = rows_dots(w, in, y, 0, row_begin, end, 1); row < end; row++)
+        if (w->u.dense.half)
+            dots(w, in, y, 0, row, 1, 1, true);
+        else
+            dots(w, in, y, 0, row, 1, 1, false);
 }
 
 /* A block of rows stays in the caches while the inputs go through it. */
@@ -86,14 +88,15 @@ TARGET void tlm_avx512_dense_many(const tlm_matrix *w, const tlm_input *in, uint
 {
     const uint32_t end = tlm_least(row_end, w->out);
     for (uint32_t row = row_begin; row < end; row += 16) {
-        const uint32_t stop = row + tlm_least(16, end - row);
+        const uint32_t stop = row + tlm_least(16, end - row), whole = stop - (stop - row) % 4;
         uint32_t i = 0;
         for (; i + 5 <= count; i += 5)
             rows_dots(w, in + i, y + i * stride, stride, row, stop, 5);
         for (; i + 2 <= count; i += 2)
             rows_dots(w, in + i, y + i * stride, stride, row, stop, 2);
-        for (; i < count; i++)
-            rows_dots(w, in + i, y + i * stride, stride, row, stop, 1);
+        for (uint32_t one = 0; one < count; one++)
+            if (one >= i || whole < stop)
+                tlm_avx512_dense(w, in + one, y + one * stride, one < i ? whole : row, stop);
     }
 }
 
@@ -119,38 +122,91 @@ INLINE __m512 exp_of(__m512 x)
     return _mm512_scalef_ps(_mm512_add_ps(p, _mm512_set1_ps(1.0f)), n);
 }
 
-TARGET void tlm_avx512_sigmoid(float *x, uint32_t n)
+INLINE __m512 sigmoid_of(__m512 v)
 {
     const __m512 one = _mm512_set1_ps(1.0f), zero = _mm512_setzero_ps();
+    const __m512 e = exp_of(_mm512_sub_ps(zero, _mm512_abs_ps(v)));
+    const __m512 top = _mm512_mask_blend_ps(_mm512_cmp_ps_mask(v, zero, _CMP_LT_OQ), one, e);
+    return _mm512_div_ps(top, _mm512_add_ps(one, e));
+}
+
+INLINE __m512 tanh_of(__m512 v)
+{
+    const __m512 one = _mm512_set1_ps(1.0f), two = _mm512_set1_ps(2.0f);
+    const __m512 size = _mm512_abs_ps(v), z = _mm512_mul_ps(v, v);
+    __m512 p = _mm512_set1_ps(TLM_TANH_11);
+    p = fma_by(p, z, TLM_TANH_9);
+    p = fma_by(p, z, TLM_TANH_7);
+    p = fma_by(p, z, TLM_TANH_5);
+    p = fma_by(p, z, TLM_TANH_3);
+    const __m512 small = _mm512_fmadd_ps(_mm512_mul_ps(p, z), v, v);
+    const __m512 e = exp_of(_mm512_mul_ps(two, size));
+    const __m512 large = _mm512_sub_ps(one, _mm512_div_ps(two, _mm512_add_ps(e, one)));
+    const __m512 with_sign = _mm512_or_ps(large, _mm512_and_ps(v, _mm512_set1_ps(-0.0f)));
+    const __mmask16 is_small = _mm512_cmp_ps_mask(size, _mm512_set1_ps(TLM_TANH_SMALL), _CMP_LT_OQ);
+    return _mm512_mask_blend_ps(is_small, with_sign, small);
+}
+
+TARGET void tlm_avx512_sigmoid(float *x, uint32_t n)
+{
     for (uint32_t k = 0; k < n; k += 16) {
         const __mmask16 valid = lanes(tlm_least(16, n - k));
-        const __m512 v = _mm512_maskz_loadu_ps(valid, x + k);
-        const __m512 e = exp_of(_mm512_sub_ps(zero, _mm512_abs_ps(v)));
-        const __m512 top = _mm512_mask_blend_ps(_mm512_cmp_ps_mask(v, zero, _CMP_LT_OQ), one, e);
-        _mm512_mask_storeu_ps(x + k, valid, _mm512_div_ps(top, _mm512_add_ps(one, e)));
+        _mm512_mask_storeu_ps(x + k, valid, sigmoid_of(_mm512_maskz_loadu_ps(valid, x + k)));
     }
 }
 
 TARGET void tlm_avx512_tanh(float *x, uint32_t n)
 {
-    const __m512 one = _mm512_set1_ps(1.0f), two = _mm512_set1_ps(2.0f);
     for (uint32_t k = 0; k < n; k += 16) {
         const __mmask16 valid = lanes(tlm_least(16, n - k));
-        const __m512 v = _mm512_maskz_loadu_ps(valid, x + k);
-        const __m512 size = _mm512_abs_ps(v), z = _mm512_mul_ps(v, v);
-        __m512 p = _mm512_set1_ps(TLM_TANH_11);
-        p = fma_by(p, z, TLM_TANH_9);
-        p = fma_by(p, z, TLM_TANH_7);
-        p = fma_by(p, z, TLM_TANH_5);
-        p = fma_by(p, z, TLM_TANH_3);
-        const __m512 small = _mm512_fmadd_ps(_mm512_mul_ps(p, z), v, v);
-        const __m512 e = exp_of(_mm512_mul_ps(two, size));
-        const __m512 large = _mm512_sub_ps(one, _mm512_div_ps(two, _mm512_add_ps(e, one)));
-        const __m512 with_sign = _mm512_or_ps(
-            large, _mm512_and_ps(v, _mm512_set1_ps(-0.0f)));
-        const __mmask16 is_small =
-            _mm512_cmp_ps_mask(size, _mm512_set1_ps(TLM_TANH_SMALL), _CMP_LT_OQ);
-        _mm512_mask_storeu_ps(x + k, valid, _mm512_mask_blend_ps(is_small, with_sign, small));
+        _mm512_mask_storeu_ps(x + k, valid, tanh_of(_mm512_maskz_loadu_ps(valid, x + k)));
+    }
+}
+
+INLINE __m512 gate(const float *gates, const float *more, const float *bias, size_t at,
+                   __mmask16 valid)
+{
+    const __m512 first = _mm512_add_ps(_mm512_maskz_loadu_ps(valid, gates + at),
+                                       _mm512_maskz_loadu_ps(valid, bias + at));
+    return _mm512_add_ps(first, _mm512_maskz_loadu_ps(valid, more + at));
+}
+
+TARGET void tlm_avx512_lstm(const float *gates, const float *more, const float *bias, uint32_t n,
+                            float *cell, float *hidden)
+{
+    for (uint32_t k = 0; k < n; k += 16) {
+        const __mmask16 valid = lanes(tlm_least(16, n - k));
+        const __m512 in = sigmoid_of(gate(gates, more, bias, k, valid));
+        const __m512 forget = sigmoid_of(gate(gates, more, bias, (size_t)n + k, valid));
+        const __m512 new = tanh_of(gate(gates, more, bias, 2 * (size_t)n + k, valid));
+        const __m512 out = sigmoid_of(gate(gates, more, bias, 3 * (size_t)n + k, valid));
+        const __m512 kept = _mm512_mul_ps(forget, _mm512_maskz_loadu_ps(valid, cell + k));
+        const __m512 now = _mm512_fmadd_ps(in, new, kept);
+        _mm512_mask_storeu_ps(cell + k, valid, now);
+        _mm512_mask_storeu_ps(hidden + k, valid, _mm512_mul_ps(out, tanh_of(now)));
+    }
+}
+
+TARGET float tlm_avx512_add_max(float *to, const float *from, const float *bias, uint32_t n)
+{
+    const __m512 least = _mm512_set1_ps(-INFINITY);
+    __m512 most = least;
+    for (uint32_t k = 0; k < n; k += 16) {
+        const __mmask16 valid = lanes(tlm_least(16, n - k));
+        const __m512 sum = _mm512_add_ps(_mm512_maskz_loadu_ps(valid, from + k),
+                                         _mm512_maskz_loadu_ps(valid, bias + k));
+        _mm512_mask_storeu_ps(to + k, valid, sum);
+        most = _mm512_mask_max_ps(most, valid, sum, most);
+    }
+    return _mm512_reduce_max_ps(most);
+}
+
+TARGET void tlm_avx512_subtract(float *x, uint32_t n, float by)
+{
+    const __m512 all = _mm512_set1_ps(by);
+    for (uint32_t k = 0; k < n; k += 16) {
+        const __mmask16 valid = lanes(tlm_least(16, n - k));
+        _mm512_mask_storeu_ps(x + k, valid, _mm512_sub_ps(_mm512_maskz_loadu_ps(valid, x + k), all));
     }
 }
 
@@ -165,18 +221,22 @@ TARGET float tlm_avx512_max(const float *x, uint32_t n)
     return _mm512_reduce_max_ps(most);
 }
 
+/* In single precision over a few registers, in double over all. */
 TARGET float tlm_avx512_sum_exp(const float *x, uint32_t n, float shift)
 {
     const __m512 by = _mm512_set1_ps(shift);
-    __m512d low = _mm512_setzero_pd(), high = low;
-    for (uint32_t k = 0; k < n; k += 16) {
-        const __mmask16 valid = lanes(tlm_least(16, n - k));
-        const __m512 v = _mm512_sub_ps(_mm512_maskz_loadu_ps(valid, x + k), by);
-        const __m512 e = _mm512_maskz_mov_ps(valid, exp_of(v));
-        low = _mm512_add_pd(low, _mm512_cvtps_pd(_mm512_castps512_ps256(e)));
-        high = _mm512_add_pd(high, _mm512_cvtps_pd(_mm512_extractf32x8_ps(e, 1)));
+    double total = 0;
+    for (uint32_t k = 0; k < n;) {
+        const uint32_t end = k + tlm_least(256, n - k);
+        __m512 sum = _mm512_setzero_ps();
+        for (; k < end; k += 16) {
+            const __mmask16 valid = lanes(tlm_least(16, n - k));
+            const __m512 v = _mm512_sub_ps(_mm512_maskz_loadu_ps(valid, x + k), by);
+            sum = _mm512_mask_add_ps(sum, valid, sum, exp_of(v));
+        }
+        total += (double)_mm512_reduce_add_ps(sum);
     }
-    return (float)_mm512_reduce_add_pd(_mm512_add_pd(low, high));
+    return (float)total;
 }
 
 #endif

@@ -96,6 +96,13 @@ static inline float tlm_from_half(uint16_t half)
 /* Stored blocks in the rows of blocks before `row`, and where the bits of that row begin. */
 size_t tlm_stored_before(const tlm_matrix *w, uint32_t row, size_t *bit);
 
+/* Declares the functions of cells and scores that kernels.h explains. */
+#define TLM_CELL_FUNCTIONS(prefix)                                                                \
+    void prefix##_lstm(const float *gates, const float *more, const float *bias, uint32_t n,      \
+                       float *cell, float *hidden);                                               \
+    float prefix##_add_max(float *to, const float *from, const float *bias, uint32_t n);          \
+    void prefix##_subtract(float *x, uint32_t n, float by);
+
 tlm_product tlm_portable_quantized, tlm_portable_dense, tlm_portable_codebook, tlm_portable_binary_codes,
     tlm_portable_product_codes, tlm_portable_sparse, tlm_portable_block_sparse;
 tlm_many tlm_portable_quantized_many, tlm_portable_dense_many;
@@ -104,6 +111,7 @@ void tlm_portable_sigmoid(float *x, uint32_t n);
 void tlm_portable_tanh(float *x, uint32_t n);
 float tlm_portable_max(const float *x, uint32_t n);
 float tlm_portable_sum_exp(const float *x, uint32_t n, float shift);
+TLM_CELL_FUNCTIONS(tlm_portable)
 
 #if TLM_X86
 tlm_product tlm_avx2_quantized, tlm_avx2_dense, tlm_avx2_codebook, tlm_avx2_binary_codes,
@@ -114,18 +122,20 @@ void tlm_avx2_sigmoid(float *x, uint32_t n);
 void tlm_avx2_tanh(float *x, uint32_t n);
 float tlm_avx2_max(const float *x, uint32_t n);
 float tlm_avx2_sum_exp(const float *x, uint32_t n, float shift);
+TLM_CELL_FUNCTIONS(tlm_avx2)
 /* table[c] = centroid c times x; count is a multiple of 8. */
 void tlm_avx2_table(float *table, const uint16_t *centroids, uint32_t count, uint32_t size,
                     const float *x, uint32_t columns);
 
-tlm_product tlm_avx512_quantized, tlm_avx512_dense, tlm_avx512_codebook, tlm_avx512_binary_codes,
-    tlm_avx512_product_codes, tlm_avx512_sparse, tlm_avx512_block_sparse;
+tlm_product tlm_avx512_quantized, tlm_avx512_dense, tlm_avx512_codebook, tlm_avx512_product_codes,
+    tlm_avx512_sparse, tlm_avx512_block_sparse;
 tlm_many tlm_avx512_quantized_many, tlm_avx512_dense_many;
 void tlm_avx512_round_input(const float *x, uint32_t n, int8_t *q, float *scale);
 void tlm_avx512_sigmoid(float *x, uint32_t n);
 void tlm_avx512_tanh(float *x, uint32_t n);
 float tlm_avx512_max(const float *x, uint32_t n);
 float tlm_avx512_sum_exp(const float *x, uint32_t n, float shift);
+TLM_CELL_FUNCTIONS(tlm_avx512)
 #endif
 
 /* exp(x) = 2^n * p(r), x = n ln 2 + r; ln 2 in two parts, the first exact in products with n. */

@@ -175,27 +175,63 @@ static inline float exp_of(float x)
     return p * power;
 }
 
+static inline float sigmoid_of(float x)
+{
+    const float e = exp_of(-fabsf(x));
+    return (x < 0 ? e : 1.0f) / (1.0f + e);
+}
+
+static inline float tanh_of(float x)
+{
+    const float size = fabsf(x), z = size * size;
+    float p = TLM_TANH_11;
+    p = p * z + TLM_TANH_9;
+    p = p * z + TLM_TANH_7;
+    p = p * z + TLM_TANH_5;
+    p = p * z + TLM_TANH_3;
+    const float small = p * z * size + size;
+    const float large = 1.0f - 2.0f / (exp_of(2.0f * size) + 1.0f);
+    return copysignf(size < TLM_TANH_SMALL ? small : large, x);
+}
+
 void tlm_portable_sigmoid(float *x, uint32_t n)
 {
-    for (uint32_t k = 0; k < n; k++) {
-        const float e = exp_of(-fabsf(x[k]));
-        x[k] = (x[k] < 0 ? e : 1.0f) / (1.0f + e);
-    }
+    for (uint32_t k = 0; k < n; k++)
+        x[k] = sigmoid_of(x[k]);
 }
 
 void tlm_portable_tanh(float *x, uint32_t n)
 {
+    for (uint32_t k = 0; k < n; k++)
+        x[k] = tanh_of(x[k]);
+}
+
+void tlm_portable_lstm(const float *gates, const float *more, const float *bias, uint32_t n,
+                       float *cell, float *hidden)
+{
     for (uint32_t k = 0; k < n; k++) {
-        const float size = fabsf(x[k]), z = size * size;
-        float p = TLM_TANH_11;
-        p = p * z + TLM_TANH_9;
-        p = p * z + TLM_TANH_7;
-        p = p * z + TLM_TANH_5;
-        p = p * z + TLM_TANH_3;
-        const float small = p * z * size + size;
-        const float large = 1.0f - 2.0f / (exp_of(2.0f * size) + 1.0f);
-        x[k] = copysignf(size < TLM_TANH_SMALL ? small : large, x[k]);
+        float gate[4];
+        for (size_t g = 0, at = k; g < 4; g++, at += n)
+            gate[g] = gates[at] + bias[at] + more[at];
+        cell[k] = sigmoid_of(gate[1]) * cell[k] + sigmoid_of(gate[0]) * tanh_of(gate[2]);
+        hidden[k] = sigmoid_of(gate[3]) * tanh_of(cell[k]);
     }
+}
+
+float tlm_portable_add_max(float *to, const float *from, const float *bias, uint32_t n)
+{
+    float most = -INFINITY;
+    for (uint32_t k = 0; k < n; k++) {
+        to[k] = from[k] + bias[k];
+        most = to[k] > most ? to[k] : most;
+    }
+    return most;
+}
+
+void tlm_portable_subtract(float *x, uint32_t n, float by)
+{
+    for (uint32_t k = 0; k < n; k++)
+        x[k] -= by;
 }
 
 float tlm_portable_max(const float *x, uint32_t n)

@@ -11,22 +11,25 @@
 #include <sys/sysctl.h>
 #endif
 
-/* `blocks`: whose products of block sparse matrices. */
-#define KERNELS(prefix, blocks, shown)               \
+/* `others`: whose products of block sparse matrices and of binary codes. */
+#define KERNELS(prefix, others, shown)               \
     {                                                \
         .name = shown,                               \
         .round_input = prefix##_round_input,         \
         .quantized = prefix##_quantized,             \
         .dense = prefix##_dense,                     \
         .codebook = prefix##_codebook,               \
-        .binary_codes = prefix##_binary_codes,       \
+        .binary_codes = others##_binary_codes,       \
         .product_codes = prefix##_product_codes,     \
         .sparse = prefix##_sparse,                   \
-        .block_sparse = blocks##_block_sparse,       \
+        .block_sparse = others##_block_sparse,       \
         .quantized_many = prefix##_quantized_many,   \
         .dense_many = prefix##_dense_many,           \
         .sigmoid = prefix##_sigmoid,                 \
         .tanh = prefix##_tanh,                       \
+        .lstm = prefix##_lstm,                       \
+        .add_max = prefix##_add_max,                 \
+        .subtract = prefix##_subtract,               \
         .max = prefix##_max,                         \
         .sum_exp = prefix##_sum_exp,                 \
     }
@@ -73,7 +76,8 @@ static int x86_level(void)
         .binary_codes = tlm_simd_binary_codes, .product_codes = tlm_portable_product_codes,      \
         .sparse = tlm_portable_sparse, .block_sparse = tlm_portable_block_sparse,                \
         .sigmoid = tlm_simd_sigmoid, .tanh = tlm_simd_tanh, .max = tlm_simd_max,                 \
-        .sum_exp = tlm_simd_sum_exp                                                              \
+        .sum_exp = tlm_simd_sum_exp, .lstm = tlm_simd_lstm, .add_max = tlm_simd_add_max,         \
+        .subtract = tlm_simd_subtract                                                            \
     }
 static const tlm_kernels neon = NEON_TABLE("neon", tlm_neon_quantized);
 static const tlm_kernels neondot = NEON_TABLE("neondot", tlm_neondot_quantized);
@@ -109,6 +113,9 @@ static const tlm_kernels wasm = {
     .tanh = tlm_simd_tanh,
     .max = tlm_simd_max,
     .sum_exp = tlm_simd_sum_exp,
+    .lstm = tlm_simd_lstm,
+    .add_max = tlm_simd_add_max,
+    .subtract = tlm_simd_subtract,
 };
 #endif
 

@@ -23,6 +23,7 @@ void tlm_simd_sigmoid(float *x, uint32_t n);
 void tlm_simd_tanh(float *x, uint32_t n);
 float tlm_simd_max(const float *x, uint32_t n);
 float tlm_simd_sum_exp(const float *x, uint32_t n, float shift);
+TLM_CELL_FUNCTIONS(tlm_simd)
 tlm_product tlm_simd_dense, tlm_simd_codebook, tlm_simd_binary_codes;
 #if TLM_NEON
 tlm_product tlm_neon_quantized, tlm_neondot_quantized;

@@ -132,34 +132,76 @@ SIMD f4 exp_of(f4 x)
     return f4_mul(p, f4_power_of_2(power));
 }
 
-void tlm_simd_sigmoid(float *x, uint32_t n)
+SIMD f4 sigmoid_of(f4 v)
 {
     const f4 one = f4_all(1.0f), zero = f4_all(0);
-    for (uint32_t k = 0; k < n; k += 4) {
-        const f4 v = load_up_to(x + k, n - k, 0);
-        const f4 e = exp_of(f4_sub(zero, f4_abs(v)));
-        const f4 top = f4_choose(f4_less(v, zero), e, one);
-        store_up_to(x + k, n - k, f4_div(top, f4_add(one, e)));
-    }
+    const f4 e = exp_of(f4_sub(zero, f4_abs(v)));
+    return f4_div(f4_choose(f4_less(v, zero), e, one), f4_add(one, e));
+}
+
+SIMD f4 tanh_of(f4 v)
+{
+    const f4 one = f4_all(1.0f), two = f4_all(2.0f), limit = f4_all(TLM_TANH_SMALL);
+    const f4 size = f4_abs(v), z = f4_mul(v, v);
+    f4 p = f4_all(TLM_TANH_11);
+    p = madd_next(p, z, TLM_TANH_9);
+    p = madd_next(p, z, TLM_TANH_7);
+    p = madd_next(p, z, TLM_TANH_5);
+    p = madd_next(p, z, TLM_TANH_3);
+    const f4 small = f4_madd(f4_mul(p, z), size, size);
+    const f4 e = exp_of(f4_mul(two, size));
+    const f4 large = f4_sub(one, f4_div(two, f4_add(e, one)));
+    return f4_with_sign(f4_choose(f4_less(size, limit), small, large), v);
+}
+
+void tlm_simd_sigmoid(float *x, uint32_t n)
+{
+    for (uint32_t k = 0; k < n; k += 4)
+        store_up_to(x + k, n - k, sigmoid_of(load_up_to(x + k, n - k, 0)));
 }
 
 void tlm_simd_tanh(float *x, uint32_t n)
 {
-    const f4 one = f4_all(1.0f), two = f4_all(2.0f), limit = f4_all(TLM_TANH_SMALL);
+    for (uint32_t k = 0; k < n; k += 4)
+        store_up_to(x + k, n - k, tanh_of(load_up_to(x + k, n - k, 0)));
+}
+
+SIMD f4 gate(const float *gates, const float *more, const float *bias, size_t at, uint32_t n)
+{
+    const f4 first = f4_add(load_up_to(gates + at, n, 0), load_up_to(bias + at, n, 0));
+    return f4_add(first, load_up_to(more + at, n, 0));
+}
+
+void tlm_simd_lstm(const float *gates, const float *more, const float *bias, uint32_t n,
+                   float *cell, float *hidden)
+{
     for (uint32_t k = 0; k < n; k += 4) {
-        const f4 v = load_up_to(x + k, n - k, 0);
-        const f4 size = f4_abs(v), z = f4_mul(v, v);
-        f4 p = f4_all(TLM_TANH_11);
-        p = madd_next(p, z, TLM_TANH_9);
-        p = madd_next(p, z, TLM_TANH_7);
-        p = madd_next(p, z, TLM_TANH_5);
-        p = madd_next(p, z, TLM_TANH_3);
-        const f4 small = f4_madd(f4_mul(p, z), size, size);
-        const f4 e = exp_of(f4_mul(two, size));
-        const f4 large = f4_sub(one, f4_div(two, f4_add(e, one)));
-        store_up_to(x + k, n - k,
-                    f4_with_sign(f4_choose(f4_less(size, limit), small, large), v));
+        const uint32_t left = n - k;
+        const f4 in = sigmoid_of(gate(gates, more, bias, k, left));
+        const f4 forget = sigmoid_of(gate(gates, more, bias, (size_t)n + k, left));
+        const f4 new = tanh_of(gate(gates, more, bias, 2 * (size_t)n + k, left));
+        const f4 out = sigmoid_of(gate(gates, more, bias, 3 * (size_t)n + k, left));
+        const f4 now = f4_madd(in, new, f4_mul(forget, load_up_to(cell + k, left, 0)));
+        store_up_to(cell + k, left, now);
+        store_up_to(hidden + k, left, f4_mul(out, tanh_of(now)));
     }
+}
+
+float tlm_simd_add_max(float *to, const float *from, const float *bias, uint32_t n)
+{
+    f4 most = f4_all(-INFINITY);
+    for (uint32_t k = 0; k < n; k += 4) {
+        const f4 sum = f4_add(load_up_to(from + k, n - k, -INFINITY), load_up_to(bias + k, n - k, 0));
+        store_up_to(to + k, n - k, sum);
+        most = f4_max_number(sum, most);
+    }
+    return f4_greatest(most);
+}
+
+void tlm_simd_subtract(float *x, uint32_t n, float by)
+{
+    for (uint32_t k = 0; k < n; k += 4)
+        store_up_to(x + k, n - k, f4_sub(load_up_to(x + k, n - k, 0), f4_all(by)));
 }
 
 float tlm_simd_max(const float *x, uint32_t n)

@@ -1,7 +1,5 @@
-/* Opening, describing and closing a model. */
+/* Opening a model in memory of the caller's, and describing it. */
 #include "model.h"
-
-#include <stdlib.h>
 
 #define SMALLEST_SPEC 16u /* bytes: no description of a matrix is shorter */
 
@@ -9,8 +7,9 @@ static const char *const VOCABULARIES[] = {
     [TLM_WORDS] = "words", [TLM_CHARACTERS] = "characters", [TLM_BYTE_PAIRS] = "bpe"};
 
 /* Bytes of the arena behind the model: an upper bound of what its parts take. */
-static uint64_t arena_size(const tlm_container *container, uint64_t document)
+static uint64_t arena_size(const tlm_container *container)
 {
+    uint64_t document = (uint64_t)(container->document.end - container->document.begin);
     uint64_t by_text = document / SMALLEST_SPEC + 1;
     uint64_t by_tensors = (uint64_t)container->count * (TLM_MAX_FORM_DEPTH + 1);
     uint64_t matrices = by_text < by_tensors ? by_text : by_tensors;
@@ -19,7 +18,8 @@ static uint64_t arena_size(const tlm_container *container, uint64_t document)
     return container->arena_bytes + document + TLM_ARENA_STEP +
            matrices * (sizeof(tlm_matrix) + 2 * TLM_ARENA_STEP) +
            6 * document +                            /* digits and ranks of tensor trains */
-           9 * entries +                             /* permutations both ways, and a bit */
+           4 * entries +                             /* places in groups, ways back of ids */
+           TLM_MAX_LAYERS * sizeof(tlm_layer) + tlm_vocabulary_room(container) +
            4 * TLM_ARENA_STEP * container->count;
 }
 
@@ -28,7 +28,7 @@ static tlm_status read_document(tlm_model *model, tlm_arena *arena, const tlm_fa
 {
     tlm_json stored = model->container.document;
     size_t room = (size_t)(stored.end - stored.begin), where;
-    char *text = tlm_arena_take(arena, room, 1);
+    char *text = tlm_arena_take_passing(arena, room, 1);
     if (text == NULL) {
         return tlm_fail(fault, TLM_ERROR_MEMORY, "no memory for the description");
     }
@@ -159,62 +159,146 @@ static bool is_little_endian(void)
     return first == 1;
 }
 
-tlm_status tlm_open(const void *bytes, size_t n, tlm_model **out, char *message,
-                    size_t message_size)
+tlm_status tlm_check_file(const void *bytes, size_t n, tlm_container *container,
+                          const tlm_fault *fault)
 {
-    return tlm_open_model(bytes, n, TLM_VERIFY, out, message, message_size);
-}
-
-tlm_status tlm_open_model(const void *bytes, size_t n, tlm_trust trust, tlm_model **out,
-                          char *message, size_t message_size)
-{
-    tlm_fault fault = {message, message_size};
-    tlm_container container;
-    tlm_fail(&fault, TLM_OK, "%s", "");
-    if (out == NULL) {
-        return tlm_fail(&fault, TLM_ERROR_ARGUMENT, "out is NULL");
-    }
-    *out = NULL;
+    tlm_fail(fault, TLM_OK, "%s", "");
     if (bytes == NULL || (uintptr_t)bytes % 8 != 0) {
-        return tlm_fail(&fault, TLM_ERROR_ARGUMENT, "bytes is %s",
+        return tlm_fail(fault, TLM_ERROR_ARGUMENT, "bytes is %s",
                         bytes == NULL ? "NULL" : "not at a multiple of 8");
     }
     if (!is_little_endian()) {
-        return tlm_fail(&fault, TLM_ERROR_VERSION, "this machine is big-endian, files are not");
+        return tlm_fail(fault, TLM_ERROR_VERSION, "this machine is big-endian, files are not");
     }
-    tlm_status status = tlm_container_open(&container, bytes, n, &fault);
-    if (status != TLM_OK) {
-        return status;
+    return tlm_container_open(container, bytes, n, fault);
+}
+
+static uint64_t round_up(uint64_t bytes)
+{
+    return tlm_round_up(bytes, TLM_ARENA_STEP);
+}
+
+tlm_status tlm_enough_for(const tlm_container *container, size_t *size, const tlm_fault *fault)
+{
+    const uint64_t enough = round_up(sizeof(tlm_model)) + round_up(arena_size(container));
+    if (enough > SIZE_MAX / 2) {
+        return tlm_fail(fault, TLM_ERROR_MEMORY, "no memory for %llu bytes",
+                        (unsigned long long)enough);
     }
-    size_t head = (sizeof(tlm_model) + TLM_ARENA_STEP - 1) / TLM_ARENA_STEP * TLM_ARENA_STEP;
-    uint64_t document = (uint64_t)(container.document.end - container.document.begin);
-    uint64_t size = head + arena_size(&container, document);
-    unsigned char *memory = size > SIZE_MAX / 2 ? NULL : malloc((size_t)size);
-    if (memory == NULL) {
-        return tlm_fail(&fault, TLM_ERROR_MEMORY, "no memory for %llu bytes",
-                        (unsigned long long)size);
+    *size = (size_t)enough;
+    return TLM_OK;
+}
+
+tlm_status tlm_open_size(const void *bytes, size_t n, size_t *size, char *message,
+                         size_t message_size)
+{
+    const tlm_fault fault = {message, message_size};
+    tlm_container container;
+    if (size == NULL) {
+        return tlm_fail(&fault, TLM_ERROR_ARGUMENT, "size is NULL");
     }
-    tlm_model *model = (tlm_model *)(void *)memory;
+    *size = 0;
+    const tlm_status status = tlm_check_file(bytes, n, &container, &fault);
+    return status == TLM_OK ? tlm_enough_for(&container, size, &fault) : status;
+}
+
+/* Whether a larger arena could have held this file. */
+static bool is_too_little(const tlm_container *container, const tlm_arena *arena, size_t memory)
+{
+    static const tlm_fault silent = {NULL, 0};
+    size_t enough;
+    return arena->is_short &&
+           (tlm_enough_for(container, &enough, &silent) != TLM_OK || memory < enough);
+}
+
+static bool begins_with(const tlm_tensor *tensor, const char *text)
+{
+    const size_t size = strlen(text);
+    return tensor->name_size >= size && memcmp(tensor->name, text, size) == 0;
+}
+
+static uint64_t read_bytes_of(const tlm_model *model)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < model->container.count; i++) {
+        const tlm_tensor *tensor = &model->container.tensors[i];
+        if (begins_with(tensor, "vocabulary.") || begins_with(tensor, "pad.") ||
+            (begins_with(tensor, "embedding.") && !model->config.tied)) {
+            continue;
+        }
+        bytes += tensor->end - tensor->begin;
+    }
+    return bytes;
+}
+
+tlm_status tlm_open_at(const tlm_container *container, tlm_trust trust, void *memory,
+                       size_t memory_size, tlm_model **out, const tlm_fault *fault)
+{
+    const size_t head = (size_t)round_up(sizeof(tlm_model));
+    if (memory_size < head) {
+        return tlm_fail(fault, TLM_ERROR_MEMORY, "%zu bytes are too little memory", memory_size);
+    }
+    tlm_model *model = memory;
     memset(model, 0, sizeof *model);
-    model->container = container;
-    tlm_arena arena = {memory + head, (size_t)size - head, 0};
-    status = read_model(model, trust, &arena, &fault);
+    model->container = *container;
+    tlm_arena arena = {.base = (unsigned char *)memory + head,
+                       .size = (memory_size - head) / TLM_ARENA_STEP * TLM_ARENA_STEP};
+    const tlm_status status = read_model(model, trust, &arena, fault);
+    if (status != TLM_OK && is_too_little(container, &arena, memory_size)) {
+        return tlm_fail(fault, TLM_ERROR_MEMORY, "%zu bytes are too little memory", memory_size);
+    }
     if (status != TLM_OK) {
-        tlm_close(model);
         return status;
     }
+    model->read_bytes = read_bytes_of(model);
+    model->container.tensors = NULL; /* the back of the memory is the caller's again */
+    model->container.count = 0;
+    model->document = (tlm_json){NULL, NULL};
+    model->bytes = head + arena.used;
+    model->opening_bytes = model->bytes + arena.passing;
     *out = model;
     return TLM_OK;
 }
 
-void tlm_close(tlm_model *model)
+static tlm_status open_in(const void *bytes, size_t n, tlm_trust trust, void *memory,
+                          size_t memory_size, tlm_model **out, const tlm_fault *fault)
 {
-    if (model != NULL) {
-        free(model->vocabulary.words.memory);
-        free(model->vocabulary.pairs.memory);
-        tlm_release_file(model->mapping, model->mapping_size);
-        free(model);
+    tlm_container container;
+    if (out == NULL) {
+        return tlm_fail(fault, TLM_ERROR_ARGUMENT, "out is NULL");
     }
+    *out = NULL;
+    if (memory == NULL || (uintptr_t)memory % TLM_ARENA_STEP != 0) {
+        return tlm_fail(fault, TLM_ERROR_ARGUMENT, "memory is %s",
+                        memory == NULL ? "NULL" : "not at a multiple of 16");
+    }
+    const tlm_status status = tlm_check_file(bytes, n, &container, fault);
+    return status == TLM_OK ? tlm_open_at(&container, trust, memory, memory_size, out, fault)
+                            : status;
+}
+
+tlm_status tlm_open_in(const void *bytes, size_t n, void *memory, size_t memory_size,
+                       tlm_model **out, char *message, size_t message_size)
+{
+    const tlm_fault fault = {message, message_size};
+    return open_in(bytes, n, TLM_VERIFY, memory, memory_size, out, &fault);
+}
+
+tlm_status tlm_open_trusted_in(const void *bytes, size_t n, void *memory, size_t memory_size,
+                               tlm_model **out, char *message, size_t message_size)
+{
+    const tlm_fault fault = {message, message_size};
+    return open_in(bytes, n, TLM_TRUST, memory, memory_size, out, &fault);
+}
+
+size_t tlm_model_bytes(const tlm_model *model)
+{
+    return model == NULL ? 0 : model->bytes;
+}
+
+size_t tlm_opening_bytes(const tlm_model *model)
+{
+    return model == NULL ? 0 : model->opening_bytes;
 }
 
 tlm_status tlm_describe(const tlm_model *model, tlm_description *out)
@@ -236,6 +320,7 @@ tlm_status tlm_describe(const tlm_model *model, tlm_description *out)
         .matrices = model->matrices,
         .tied = config->tied,
         .file_bytes = model->container.size,
+        .read_bytes = model->read_bytes,
     };
     return TLM_OK;
 }

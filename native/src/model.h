@@ -63,23 +63,26 @@ typedef struct tlm_output {
     const tlm_matrix *weight;     /* [vocabulary, ...], the embedding where tied; NULL: adaptive */
     const tlm_matrix *head;       /* [cutoff + tails, output_size]; NULL: softmax */
     const float *bias;            /* of weight or head */
-    const uint32_t *order;        /* adaptive: ids, most frequent first, [vocabulary] */
-    const uint32_t *rank;         /* adaptive: the place of each id in `order` */
+    tlm_permutation order;        /* adaptive: ids, most frequent first */
     tlm_tail tails[TLM_MAX_TAILS];
 } tlm_output;
 
 struct tlm_model {
     tlm_container container;
-    tlm_json document; /* checked; kept for the provenance */
+    tlm_json document; /* checked; while the model is being opened */
     tlm_config config;
     tlm_vocabulary vocabulary;
     uint32_t vocabulary_size;
+    uint64_t read_bytes;
     uint32_t matrices;
     const tlm_matrix *embedding;
-    tlm_layer layers[TLM_MAX_LAYERS];
+    tlm_layer *layers; /* [config.layers] */
     tlm_output output;
-    void *mapping;       /* what `tlm_open_file` mapped or allocated, or NULL */
-    size_t mapping_size; /* 0: allocated */
+    size_t bytes;         /* of its memory, from the front */
+    size_t opening_bytes; /* what opening it takes */
+    bool is_allocated;    /* by tlm_open */
+    void *mapping;        /* what `tlm_open_file` mapped or allocated, or NULL */
+    size_t mapping_size;  /* 0: allocated */
 };
 
 const char *tlm_cell_name(tlm_cell cell);
@@ -95,7 +98,14 @@ void tlm_release_file(void *mapping, size_t mapping_size);
 
 typedef enum tlm_trust { TLM_VERIFY, TLM_TRUST } tlm_trust;
 
-/* `tlm_open`, which compares the checksum or not. */
+/* Opening in steps: check a file as far as possible without memory, say how many bytes are always
+   enough for it, and open it in them; compare the checksum or not. */
+tlm_status tlm_check_file(const void *bytes, size_t n, tlm_container *container,
+                          const tlm_fault *fault);
+tlm_status tlm_enough_for(const tlm_container *container, size_t *size, const tlm_fault *fault);
+tlm_status tlm_open_at(const tlm_container *container, tlm_trust trust, void *memory,
+                       size_t memory_size, tlm_model **out, const tlm_fault *fault);
+/* `tlm_open`, likewise. */
 tlm_status tlm_open_model(const void *bytes, size_t n, tlm_trust trust, tlm_model **out,
                           char *message, size_t message_size);
 

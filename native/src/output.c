@@ -2,7 +2,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "context.h"
+#include "softmax.h"
 
 /* y[i * stride ..] = w x_i. */
 static void multiply(tlm_context *c, const tlm_matrix *w, const float *const *x, uint32_t count,
@@ -18,34 +18,16 @@ static float log_sum(const tlm_kernels *k, const float *scores, uint32_t size)
     return most + logf(k->sum_exp(scores, size, most));
 }
 
-/* to = from - by; the two may be the same. */
-static void subtract(float *to, const float *from, size_t size, float by)
-{
-    for (size_t j = 0; j < size; j++)
-        to[j] = from[j] - by;
-}
-
-/* Scores of all tokens, without the bias: that is added vector by vector, with what follows, so
-   that the scores of a vector are read from the second cache only. */
-static void softmax_scores(tlm_context *c, uint32_t count, const float *const *vectors)
+/* What the output layer's matrix reads: the vectors, or their projections. */
+static const float *const *projected(tlm_context *c, uint32_t count, const float *const *vectors)
 {
     const tlm_output *output = &c->model->output;
-    if (output->projection != NULL) {
-        multiply(c, output->projection, vectors, count, c->first, c->width);
-        for (uint32_t i = 0; i < count; i++)
-            c->more[i] = c->first + i * c->width;
-        vectors = c->more;
-    }
-    multiply(c, output->weight, vectors, count, c->scores, c->score_width);
-}
-
-/* Scores of vector i with the bias; `sum` receives their log_sum. */
-static const float *biased(tlm_context *c, uint32_t i, float *sum)
-{
-    float *scores = c->scores + i * c->score_width;
-    tlm_add(scores, c->model->output.bias, c->model->vocabulary_size);
-    *sum = log_sum(c->engine.kernels, scores, c->model->vocabulary_size);
-    return scores;
+    if (output->projection == NULL)
+        return vectors;
+    multiply(c, output->projection, vectors, count, c->first, c->width);
+    for (uint32_t i = 0; i < count; i++)
+        c->more[i] = c->first + i * c->width;
+    return c->more;
 }
 
 /* Normalized scores of the head: the most frequent words, then the clusters. */
@@ -53,21 +35,23 @@ static void head_scores(tlm_context *c, uint32_t count, const float *const *vect
 {
     const tlm_output *output = &c->model->output;
     const uint32_t size = output->head->out;
+    const tlm_kernels *k = c->engine.kernels;
     multiply(c, output->head, vectors, count, c->scores, c->score_width);
     for (uint32_t i = 0; i < count; i++) {
         float *scores = c->scores + i * c->score_width;
-        tlm_add(scores, output->bias, size);
-        subtract(scores, scores, size, log_sum(c->engine.kernels, scores, size));
+        const float most = k->add_max(scores, scores, output->bias, size);
+        k->subtract(scores, size, most + logf(k->sum_exp(scores, size, most)));
     }
 }
 
 /* Normalized scores of a cluster's words for one vector, at `to`. */
 static void tail_scores(tlm_context *c, const tlm_tail *tail, const float *vector, float *to)
 {
+    const tlm_kernels *k = c->engine.kernels;
     multiply(c, tail->down, &vector, 1, c->first, c->width);
     const float *inner = c->first;
     multiply(c, tail->words, &inner, 1, to, c->score_width);
-    subtract(to, to, tail->words->out, log_sum(c->engine.kernels, to, tail->words->out));
+    k->subtract(to, tail->words->out, log_sum(k, to, tail->words->out));
 }
 
 /* All words of one vector, whose head is in `scores`, to `out` in order of id. */
@@ -84,11 +68,11 @@ static void spread(tlm_context *c, const float *scores, const float *vector, flo
     for (uint32_t t = 0; t < tails; t++) {
         const tlm_tail *tail = &model->output.tails[t];
         tail_scores(c, tail, vector, ranked + start);
-        subtract(ranked + start, ranked + start, tail->words->out, -clusters[t]);
+        c->engine.kernels->subtract(ranked + start, tail->words->out, -clusters[t]);
         start += tail->words->out;
     }
     for (uint32_t rank = 0; rank < model->vocabulary_size; rank++)
-        out[model->output.order[rank]] = ranked[rank];
+        out[tlm_number(model->output.order.ids, rank)] = ranked[rank];
     c->scratch = saved;
 }
 
@@ -101,12 +85,7 @@ void tlm_all_scores(tlm_context *c, uint32_t count, const float *const *vectors,
             spread(c, c->scores + i * c->score_width, vectors[i], out + i * stride);
         return;
     }
-    softmax_scores(c, count, vectors);
-    for (uint32_t i = 0; i < count; i++) {
-        float sum;
-        const float *scores = biased(c, i, &sum);
-        subtract(out + i * stride, scores, c->model->vocabulary_size, sum);
-    }
+    tlm_softmax_all(c, count, projected(c, count, vectors), out, stride);
 }
 
 /* The log-probability of one word by its rank; the head is in `scores`. */
@@ -129,25 +108,21 @@ static float ranked_score(tlm_context *c, const float *scores, const float *vect
 void tlm_target_scores(tlm_context *c, uint32_t count, const float *const *vectors,
                        const uint32_t *targets, float *out)
 {
-    const tlm_model *model = c->model;
-    if (model->config.adaptive)
-        head_scores(c, count, vectors);
-    else
-        softmax_scores(c, count, vectors);
-    for (uint32_t i = 0; i < count; i++) {
-        const float *scores = c->scores + i * c->score_width;
-        float sum = 0;
-        if (model->config.adaptive)
-            out[i] = ranked_score(c, scores, vectors[i], model->output.rank[targets[i]]);
-        else
-            out[i] = biased(c, i, &sum)[targets[i]] - sum;
+    const tlm_output *output = &c->model->output;
+    if (!c->model->config.adaptive) {
+        tlm_softmax_targets(c, count, projected(c, count, vectors), targets, out);
+        return;
     }
+    head_scores(c, count, vectors);
+    for (uint32_t i = 0; i < count; i++)
+        out[i] = ranked_score(c, c->scores + i * c->score_width, vectors[i],
+                              tlm_number(output->order.places, targets[i]));
 }
 
 size_t tlm_output_room(const tlm_model *model, uint32_t batch)
 {
     const tlm_output *o = &model->output;
-    size_t most = tlm_most(tlm_apply_room(o->projection, batch), tlm_apply_room(o->weight, batch));
+    size_t most = tlm_most(tlm_apply_room(o->projection, batch), tlm_softmax_room(o->weight, batch));
     most = tlm_most(most, tlm_apply_room(o->head, batch));
     size_t tails = 0;
     for (uint32_t t = 0; t < model->config.tails; t++) {

@@ -144,10 +144,28 @@ static void leaf_part(void *argument, uint32_t number, uint32_t parts)
 static void multiply_leaf(const tlm_engine *engine, leaf_work *work)
 {
     const uint64_t amount = (uint64_t)work->w->out * work->w->in * work->count;
-    if (engine->pool == NULL || amount < LEAST_WORK * tlm_pool_size(engine->pool))
-        leaf_rows(work, 0, work->w->out);
-    else
+    if (tlm_shares(engine, amount))
         tlm_pool_run(engine->pool, leaf_part, work);
+    else
+        leaf_rows(work, 0, work->w->out);
+}
+
+bool tlm_has_single_rows(const tlm_matrix *w)
+{
+    return w->form == TLM_QUANTIZED || w->form == TLM_DENSE || w->form == TLM_CODEBOOK ||
+           w->form == TLM_BINARY_CODES;
+}
+
+void tlm_multiply_block(const tlm_kernels *kernels, const tlm_matrix *w, const tlm_input *in,
+                        uint32_t count, float *y, size_t stride, uint32_t begin, uint32_t end)
+{
+    const leaf_work work = {kernels, w, in, y, stride, count};
+    leaf_rows(&work, begin, end);
+}
+
+bool tlm_shares(const tlm_engine *engine, uint64_t amount)
+{
+    return engine->pool != NULL && amount >= LEAST_WORK * tlm_pool_size(engine->pool);
 }
 
 void tlm_multiply_rows(const tlm_engine *engine, const tlm_matrix *w, const tlm_input *in,

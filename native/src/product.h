@@ -83,6 +83,17 @@ size_t tlm_apply_room(const tlm_matrix *w, uint32_t count);
 void tlm_multiply_rows(const tlm_engine *engine, const tlm_matrix *w, const tlm_input *in,
                        float *y, uint32_t begin, uint32_t end);
 
+/* Whether some rows of `w` take no more than their part of the time of all. */
+bool tlm_has_single_rows(const tlm_matrix *w);
+
+/* y[i * stride + begin .. + end) = these rows of such a matrix times `count` inputs; begin is a
+   multiple of 64, end one too or the number of rows. */
+void tlm_multiply_block(const tlm_kernels *kernels, const tlm_matrix *w, const tlm_input *in,
+                        uint32_t count, float *y, size_t stride, uint32_t begin, uint32_t end);
+
+/* Whether threads share a piece of work of so many multiplications. */
+bool tlm_shares(const tlm_engine *engine, uint64_t amount);
+
 /* Whether any part of `w` computes with rounded inputs. */
 bool tlm_reads_integers(const tlm_matrix *w);
 

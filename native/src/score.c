@@ -119,73 +119,16 @@ tlm_status tlm_rank_sequence(tlm_context *context, void *state, const uint32_t *
                : read_sequence(context, state, tokens, count, out, ranks, NULL);
 }
 
-/* Whether a comes before b. */
-static bool is_before(tlm_choice a, tlm_choice b)
+/* The score of a token after the state that was read last: exact. */
+static float score_of(tlm_context *c, uint32_t token)
 {
-    return a.log_probability > b.log_probability ||
-           (a.log_probability == b.log_probability && a.token < b.token);
-}
-
-/* Put a choice in its place among the best; `heap[0]` is the last of them. */
-static void sift(tlm_choice *heap, uint32_t count, tlm_choice choice)
-{
-    uint32_t at = 0;
-    for (;;) {
-        uint32_t below = 2 * at + 1;
-        if (below + 1 < count && is_before(heap[below], heap[below + 1]))
-            below++;
-        if (below >= count || !is_before(choice, heap[below]))
-            break;
-        heap[at] = heap[below];
-        at = below;
-    }
-    heap[at] = choice;
-}
-
-/* The k best so far as a heap. */
-typedef struct best {
-    tlm_choice *heap;
-    uint32_t count;
-    uint32_t k;
-} best;
-
-static void offer(best *b, tlm_choice choice)
-{
-    if (b->count == b->k) {
-        if (is_before(choice, b->heap[0]))
-            sift(b->heap, b->count, choice);
-        return;
-    }
-    uint32_t at = b->count++;
-    while (at > 0 && is_before(b->heap[(at - 1) / 2], choice)) {
-        b->heap[at] = b->heap[(at - 1) / 2];
-        at = (at - 1) / 2;
-    }
-    b->heap[at] = choice;
-}
-
-static void sort_best(best *b)
-{
-    for (uint32_t left = b->count; left > 1; left--) {
-        const tlm_choice last = b->heap[0];
-        sift(b->heap, left - 1, b->heap[left - 1]);
-        b->heap[left - 1] = last;
-    }
-}
-
-static bool is_in(uint32_t token, const uint32_t *list, uint32_t count)
-{
-    for (uint32_t i = 0; i < count; i++)
-        if (list[i] == token)
-            return true;
-    return false;
+    return c->preview.bits != 0 ? tlm_preview_score(c, token) : c->scores[token];
 }
 
 /* Offer the words with a prefix, which are neighbours in sorted order. */
-static void offer_prefix(const tlm_model *model, const float *scores, const char *prefix,
-                         size_t size, const uint32_t *exclude, uint32_t excluded, best *b)
+static void offer_words(tlm_context *c, const char *prefix, size_t size, tlm_best *best)
 {
-    const tlm_words *words = &model->vocabulary.words;
+    const tlm_words *words = &c->model->vocabulary.words;
     uint32_t place = tlm_words_place(words, prefix, size);
     tlm_word word;
     if (place == words->count)
@@ -193,11 +136,35 @@ static void offer_prefix(const tlm_model *model, const float *scores, const char
     for (tlm_words_at(words, place, &word);
          word.size >= size && memcmp(word.text, prefix, size) == 0; tlm_words_next(&word)) {
         const uint32_t id = tlm_words_id(words, word.place);
-        if (!is_in(id, exclude, excluded))
-            offer(b, (tlm_choice){id, scores[id]});
+        tlm_best_offer(best, id, score_of(c, id));
         if (word.place + 1 == words->count)
             break;
     }
+}
+
+/* Offer the byte-pair tokens with a prefix. */
+static void offer_pairs(tlm_context *c, const char *prefix, size_t prefix_size, tlm_best *best)
+{
+    char text[TLM_MAX_TOKEN_BYTES];
+    uint32_t size;
+    for (uint32_t id = 0; id < c->model->vocabulary_size; id++) {
+        if (c->preview.bits == 0 && tlm_best_beats(best, c->scores[id]))
+            continue;
+        tlm_token_text(c->model, id, text, &size);
+        if (size >= prefix_size && memcmp(text, prefix, prefix_size) == 0)
+            tlm_best_offer(best, id, score_of(c, id));
+    }
+}
+
+static void offer_all(tlm_context *c, tlm_best *best)
+{
+    if (c->preview.bits != 0) {
+        tlm_preview_offer(c, best);
+        return;
+    }
+    for (uint32_t id = 0; id < c->model->vocabulary_size; id++)
+        if (!tlm_best_beats(best, c->scores[id]))
+            tlm_best_offer(best, id, c->scores[id]);
 }
 
 tlm_status tlm_top(tlm_context *context, const void *state, const char *prefix,
@@ -207,30 +174,26 @@ tlm_status tlm_top(tlm_context *context, const void *state, const char *prefix,
     if (context == NULL || out == NULL || found == NULL || k == 0 ||
         (exclude == NULL && exclude_count != 0) || (prefix == NULL && prefix_size != 0))
         return TLM_ERROR_ARGUMENT;
-    const float *scores = scores_after(context, state);
-    if (scores == NULL)
+    const bool previews = context->preview.bits != 0;
+    const tlm_scratch saved = context->scratch;
+    if (state == NULL || (uintptr_t)state % sizeof(float) != 0)
         return TLM_ERROR_ARGUMENT;
-    const tlm_model *model = context->model;
-    best b = {out, 0, k};
-    if (prefix_size != 0 && model->vocabulary.kind != TLM_BYTE_PAIRS) {
-        offer_prefix(model, scores, prefix, prefix_size, exclude, exclude_count, &b);
-    } else {
-        for (uint32_t id = 0; id < model->vocabulary_size; id++) {
-            if (b.count == k && !(scores[id] > out[0].log_probability))
-                continue;
-            if (is_in(id, exclude, exclude_count))
-                continue;
-            if (prefix_size != 0) {
-                char text[TLM_MAX_TOKEN_BYTES];
-                uint32_t size;
-                tlm_token_text(model, id, text, &size);
-                if (size < prefix_size || memcmp(text, prefix, prefix_size) != 0)
-                    continue;
-            }
-            offer(&b, (tlm_choice){id, scores[id]});
-        }
-    }
-    sort_best(&b);
-    *found = b.count;
+    if (previews)
+        tlm_preview_read(context, tlm_output_vector(context->model, state));
+    else
+        scores_after(context, state);
+    tlm_best best = {out, 0, k, exclude, exclude_count};
+    if (prefix_size == 0)
+        offer_all(context, &best);
+    else if (context->model->vocabulary.kind == TLM_BYTE_PAIRS)
+        offer_pairs(context, prefix, prefix_size, &best);
+    else
+        offer_words(context, prefix, prefix_size, &best);
+    tlm_best_sort(&best);
+    const float sum = previews ? tlm_preview_log_sum(context) : 0;
+    for (uint32_t i = 0; previews && i < best.count; i++)
+        out[i].log_probability -= sum;
+    context->scratch = saved;
+    *found = best.count;
     return TLM_OK;
 }

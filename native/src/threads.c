@@ -3,7 +3,7 @@
 
 #include <stddef.h>
 
-#if defined(TLM_NO_THREADS) || defined(_WIN32) || defined(__wasm__)
+#if defined(TLM_NO_THREADS) || defined(TLM_NO_MALLOC) || defined(_WIN32) || defined(__wasm__)
 
 tlm_pool *tlm_pool_open(uint32_t threads)
 {

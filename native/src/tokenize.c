@@ -4,7 +4,12 @@
 #include "model.h"
 #include "utf8.h"
 
-enum { LONGEST = TLM_MAX_WORD, BUFFER = 4096 };
+enum { LONGEST = TLM_MAX_WORD };
+#ifdef TLM_NO_MALLOC
+enum { BUFFER = 512 }; /* nine times as many bytes of stack */
+#else
+enum { BUFFER = 4096 };
+#endif
 
 /* Where tokens go. */
 typedef struct sink {

@@ -19,6 +19,11 @@ static tlm_status read_splitting(const tlm_reader *reader, tlm_json spec, bool *
     return status;
 }
 
+uint64_t tlm_vocabulary_room(const tlm_container *container)
+{
+    return tlm_words_room(container) + tlm_byte_pairs_room(container);
+}
+
 tlm_status tlm_read_vocabulary(const tlm_reader *reader, tlm_json spec, tlm_model *model)
 {
     tlm_vocabulary *v = &model->vocabulary;
@@ -34,9 +39,9 @@ tlm_status tlm_read_vocabulary(const tlm_reader *reader, tlm_json spec, tlm_mode
     if (v->kind == TLM_BYTE_PAIRS) {
         v->start = 0;
         v->unknown = TLM_NO_TOKEN;
-        return tlm_byte_pairs_read(model, reader->fault, &v->pairs);
+        return tlm_byte_pairs_read(model, reader->arena, reader->fault, &v->pairs);
     }
-    status = tlm_words_read(model, reader->fault, !words, &v->words);
+    status = tlm_words_read(model, reader->arena, reader->fault, !words, &v->words);
     if (status != TLM_OK)
         return status;
     v->start = words ? tlm_words_find(&v->words, END, sizeof END - 1)
@@ -67,7 +72,8 @@ tlm_status tlm_token_text(const tlm_model *model, uint32_t token, char *text, ui
         return TLM_OK;
     }
     tlm_word word;
-    tlm_words_at(&v->words, v->words.place == NULL ? token : v->words.place[token], &word);
+    const tlm_numbers places = v->words.order.places;
+    tlm_words_at(&v->words, places.values == NULL ? token : tlm_number(places, token), &word);
     memcpy(text, word.text, word.size);
     *size = word.size;
     return TLM_OK;

@@ -23,6 +23,8 @@ typedef struct tlm_vocabulary {
 
 struct tlm_reader;
 
+/* Bytes that the vocabulary takes from an arena, if it is sound. */
+uint64_t tlm_vocabulary_room(const tlm_container *container);
 /* Read the vocabulary that `spec` describes; its kind is set. */
 tlm_status tlm_read_vocabulary(const struct tlm_reader *reader, tlm_json spec, tlm_model *model);
 

@@ -134,25 +134,16 @@ static tlm_status read_order(const weights *w, tlm_model *model)
     if (status != TLM_OK) {
         return status;
     }
-    uint32_t *order = tlm_arena_take(reader->arena, size, sizeof *order);
-    uint32_t *rank = tlm_arena_take(reader->arena, size, sizeof *rank);
-    unsigned char *seen = tlm_arena_take(reader->arena, size / 8 + 1, 1);
-    if (order == NULL || rank == NULL || seen == NULL) {
-        return tlm_fail(reader->fault, TLM_ERROR_MEMORY, "output: no memory for order");
+    const tlm_numbers ids = {data, wide};
+    uint32_t bad;
+    status = tlm_permutation_read(reader->arena, ids, size, &model->output.order, &bad);
+    if (status == TLM_ERROR_MODEL) {
+        return tlm_refuse(reader, "tensor order does not hold every id once: place %u has %u",
+                          bad, tlm_number(ids, bad));
     }
-    for (uint32_t i = 0; i < size; i++) {
-        uint32_t id = wide ? ((const uint32_t *)data)[i] : ((const uint16_t *)data)[i];
-        if (id >= size || (seen[id / 8] >> (id % 8) & 1) != 0) {
-            return tlm_refuse(reader, "tensor order does not hold every id once: place %u has %u",
-                              i, id);
-        }
-        seen[id / 8] = (unsigned char)(seen[id / 8] | 1u << (id % 8));
-        order[i] = id;
-        rank[id] = i;
-    }
-    model->output.order = order;
-    model->output.rank = rank;
-    return TLM_OK;
+    return status == TLM_OK
+               ? status
+               : tlm_fail(reader->fault, status, "output: no memory for order");
 }
 
 static tlm_status read_adaptive(const weights *w, tlm_model *model)
@@ -198,6 +189,13 @@ tlm_status tlm_read_weights(tlm_reader *reader, tlm_json described, tlm_model *m
         status = tlm_refuse(reader, "a row needs %llu multiplications, more than %llu",
                             (unsigned long long)tlm_look_up_work(model->embedding),
                             (unsigned long long)TLM_MOST_WORK);
+    }
+    if (status == TLM_OK) {
+        model->layers = tlm_arena_take(reader->arena, config->layers, sizeof *model->layers);
+        status = model->layers != NULL
+                     ? status
+                     : tlm_fail(reader->fault, TLM_ERROR_MEMORY, "no memory for %u layers",
+                                config->layers);
     }
     uint32_t incoming = config->embedding;
     for (uint32_t i = 0; status == TLM_OK && i < config->layers; i++) {

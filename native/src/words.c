@@ -1,7 +1,6 @@
 /* A sorted, front-coded list of words: checked and indexed once, then searched in place. */
 #include "words.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "model.h"
@@ -78,58 +77,64 @@ static tlm_status check(const tlm_fault *fault, bool characters, tlm_words *word
     return TLM_OK;
 }
 
-static tlm_status read_order(const tlm_tensor *tensor, const tlm_fault *fault, tlm_words *words,
-                             uint32_t *order, uint32_t *place)
+static bool is_list(const tlm_tensor *coded)
 {
-    const bool wide = tensor->type == TLM_U32;
-    if ((!wide && tensor->type != TLM_U16) || tensor->rank != 1 ||
+    return coded->type == TLM_U8 && coded->rank == 1 && coded->end - coded->begin <= UINT32_MAX;
+}
+
+/* Count the words and the text of every 16th, up to the first that is wrong. */
+static uint64_t count_words(const tlm_tensor *coded, uint64_t *text)
+{
+    tlm_word word = {.size = 0};
+    const uint8_t *at = coded->data, *end = at + (coded->end - coded->begin);
+    uint64_t count = 0;
+    *text = 0;
+    for (; at < end && next_word(&at, end, &word) == NULL; count++)
+        if (count % STEP == 0)
+            *text += word.size;
+    return count;
+}
+
+uint64_t tlm_words_room(const tlm_container *container)
+{
+    tlm_tensor coded, order;
+    uint64_t text;
+    if (!tlm_container_peek(container, WORDS, &coded) || !is_list(&coded))
+        return 0;
+    const uint64_t count = count_words(&coded, &text), anchors = count / STEP + 1;
+    const uint64_t way_back =
+        tlm_container_peek(container, ORDER, &order) ? tlm_permutation_room(count) : 0;
+    return text + (2 * anchors + 1) * sizeof(uint32_t) + 3 * TLM_ARENA_STEP + way_back;
+}
+
+static tlm_status read_order(const tlm_tensor *tensor, tlm_arena *arena, const tlm_fault *fault,
+                             tlm_words *words)
+{
+    const tlm_numbers ids = {tensor->data, tensor->type == TLM_U32};
+    uint32_t bad;
+    if ((!ids.wide && tensor->type != TLM_U16) || tensor->rank != 1 ||
         tensor->shape[0] != words->count)
         return tlm_fail(fault, TLM_ERROR_MODEL, "%s is not an id for each of %u words", ORDER,
                         words->count);
-    memset(place, 0xff, words->count * sizeof *place);
-    for (uint32_t i = 0; i < words->count; i++) {
-        const uint32_t id = wide ? ((const uint32_t *)tensor->data)[i]
-                                 : ((const uint16_t *)tensor->data)[i];
-        if (id >= words->count || place[id] != UINT32_MAX)
-            return tlm_fail(fault, TLM_ERROR_MODEL, "%s does not hold each id once: place %u has %u",
-                            ORDER, i, id);
-        order[i] = id;
-        place[id] = i;
-    }
-    words->order = order;
-    words->place = place;
-    return TLM_OK;
+    const tlm_status status = tlm_permutation_read(arena, ids, words->count, &words->order, &bad);
+    if (status == TLM_ERROR_MODEL)
+        return tlm_fail(fault, status, "%s does not hold each id once: place %u has %u", ORDER,
+                        bad, tlm_number(ids, bad));
+    return status == TLM_OK ? status : tlm_fail(fault, status, "no memory for the vocabulary");
 }
 
-tlm_status tlm_words_read(const tlm_model *model, const tlm_fault *fault, bool characters,
-                          tlm_words *words)
+/* Note where every 16th word begins and what it is. */
+static tlm_status make_anchors(tlm_arena *arena, const tlm_fault *fault, tlm_words *words,
+                               size_t text)
 {
-    const tlm_tensor *coded = tlm_container_find(&model->container, WORDS);
-    const tlm_tensor *order = tlm_container_find(&model->container, ORDER);
-    if (coded == NULL || coded->type != TLM_U8 || coded->rank != 1 || coded->end - coded->begin > UINT32_MAX)
-        return tlm_fail(fault, TLM_ERROR_MODEL, "%s is %s", WORDS,
-                        coded == NULL ? "missing" : "not a list of bytes");
-    words->coded = coded->data;
-    words->size = (size_t)(coded->end - coded->begin);
-    uint64_t text;
-    tlm_status status = check(fault, characters, words, &text);
-    if (status != TLM_OK)
-        return status;
-    if (words->count != model->vocabulary_size)
-        return tlm_fail(fault, TLM_ERROR_MODEL, "vocabulary: size is %u, %s holds %u",
-                        model->vocabulary_size, WORDS, words->count);
     words->anchors = words->count / STEP + (words->count % STEP != 0);
-    const uint64_t numbers = 2 * (uint64_t)words->anchors + 1 + (order ? 2 * (uint64_t)words->count : 0);
-    const uint64_t bytes_needed = numbers * sizeof(uint32_t) + text;
-    uint32_t *memory = bytes_needed > SIZE_MAX / 2 ? NULL : malloc((size_t)bytes_needed);
-    if (memory == NULL)
+    uint32_t *starts = tlm_arena_take(arena, words->anchors, sizeof *starts);
+    uint32_t *texts = tlm_arena_take(arena, (size_t)words->anchors + 1, sizeof *texts);
+    uint8_t *bytes = tlm_arena_take(arena, text, 1);
+    if (starts == NULL || texts == NULL || bytes == NULL)
         return tlm_fail(fault, TLM_ERROR_MEMORY, "no memory for the vocabulary");
-    words->memory = memory;
-    uint32_t *starts = memory, *texts = starts + words->anchors;
-    uint8_t *bytes = (uint8_t *)(memory + numbers);
     tlm_word word = {.size = 0};
     const uint8_t *at = words->coded;
-    texts[0] = 0;
     for (uint32_t i = 0; i < words->count; i++) {
         next_word(&at, words->coded + words->size, &word);
         if (i % STEP == 0) {
@@ -141,9 +146,27 @@ tlm_status tlm_words_read(const tlm_model *model, const tlm_fault *fault, bool c
     words->starts = starts;
     words->texts = texts;
     words->text = bytes;
-    return order == NULL ? TLM_OK
-                         : read_order(order, fault, words, texts + words->anchors + 1,
-                                      texts + words->anchors + 1 + words->count);
+    return TLM_OK;
+}
+
+tlm_status tlm_words_read(const tlm_model *model, tlm_arena *arena, const tlm_fault *fault,
+                          bool characters, tlm_words *words)
+{
+    const tlm_tensor *coded = tlm_container_find(&model->container, WORDS);
+    const tlm_tensor *order = tlm_container_find(&model->container, ORDER);
+    if (coded == NULL || !is_list(coded))
+        return tlm_fail(fault, TLM_ERROR_MODEL, "%s is %s", WORDS,
+                        coded == NULL ? "missing" : "not a list of bytes");
+    words->coded = coded->data;
+    words->size = (size_t)(coded->end - coded->begin);
+    uint64_t text;
+    tlm_status status = check(fault, characters, words, &text);
+    if (status == TLM_OK && words->count != model->vocabulary_size)
+        status = tlm_fail(fault, TLM_ERROR_MODEL, "vocabulary: size is %u, %s holds %u",
+                          model->vocabulary_size, WORDS, words->count);
+    if (status == TLM_OK)
+        status = make_anchors(arena, fault, words, (size_t)text);
+    return status == TLM_OK && order != NULL ? read_order(order, arena, fault, words) : status;
 }
 
 void tlm_words_next(tlm_word *word)

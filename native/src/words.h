@@ -3,6 +3,7 @@
 #define TLM_WORDS_H
 
 #include "container.h"
+#include "permutation.h"
 
 typedef struct tlm_model tlm_model;
 
@@ -12,13 +13,11 @@ typedef struct tlm_words {
     const uint8_t *coded; /* in the file */
     size_t size;
     uint32_t count;
-    const uint32_t *order; /* id of each word in sorted order; NULL: its place */
-    const uint32_t *place; /* the other way round */
+    tlm_permutation order; /* ids of words in sorted order; none: their places */
     uint32_t anchors;      /* every 16th word */
     const uint32_t *starts; /* [anchors]: where its bytes begin in `coded` */
     const uint32_t *texts;  /* [anchors + 1]: where its text begins in `text` */
     const uint8_t *text;
-    void *memory; /* what holds the above; freed by the model */
 } tlm_words;
 
 /* A walk through words in sorted order. */
@@ -29,9 +28,11 @@ typedef struct tlm_word {
     uint32_t place;
 } tlm_word;
 
+/* Bytes that the list takes from an arena, if it is sound. */
+uint64_t tlm_words_room(const tlm_container *container);
 /* Check and index the list; `characters`: each is one character, or <unk>. */
-tlm_status tlm_words_read(const tlm_model *model, const tlm_fault *fault, bool characters,
-                          tlm_words *words);
+tlm_status tlm_words_read(const tlm_model *model, tlm_arena *arena, const tlm_fault *fault,
+                          bool characters, tlm_words *words);
 /* The word at a place of the sorted order. */
 void tlm_words_at(const tlm_words *words, uint32_t place, tlm_word *word);
 /* Go on to the next one; there must be one. */
@@ -43,7 +44,7 @@ uint32_t tlm_words_find(const tlm_words *words, const void *text, size_t size);
 
 static inline uint32_t tlm_words_id(const tlm_words *words, uint32_t place)
 {
-    return words->order == NULL ? place : words->order[place];
+    return words->order.ids.values == NULL ? place : tlm_number(words->order.ids, place);
 }
 
 #endif

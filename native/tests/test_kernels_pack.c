@@ -1,5 +1,5 @@
 /* Random matrices in the packed layouts, written place by place from docs/architecture.md and not
-   from the code under test, and their products in double. Included by test_kernels.c. */
+   from the code under test, and their products in double. Included by tests of kernels. */
 #ifndef _POSIX_C_SOURCE
 #define _POSIX_C_SOURCE 200809L /* posix_memalign */
 #endif

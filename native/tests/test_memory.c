@@ -86,6 +86,14 @@ static void test_calls(const tlm_model *model, const char *name)
     tlm_token_text(model, 0, (char *)scores, found);
     check(calls == before, "%s: %ld calls for memory", name, calls - before);
     tlm_context_close(context);
+    const tlm_options options = {.preview = 2};
+    if (tlm_context_open(model, &options, &context) == TLM_OK) {
+        const long opened = calls;
+        tlm_top(context, state, "w", 1, tokens, 2, 3, top, found);
+        tlm_top(context, state, NULL, 0, NULL, 0, 3, top, found);
+        check(calls == opened, "%s: %ld calls for memory with a preview", name, calls - opened);
+        tlm_context_close(context);
+    }
     free(state);
     free(saved);
     free(scores);

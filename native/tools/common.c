@@ -153,6 +153,10 @@ bool take_engine_option(arguments *a, const char *option, tlm_options *options)
         options->batch = number_of(a, option, 1, 4096);
     else if (is_option(option, "--kernels"))
         options->kernels = value_of(a, option);
+    else if (is_option(option, "--preview"))
+        options->preview = number_of(a, option, 2, 4);
+    else if (is_option(option, "--preview-fast"))
+        options->preview_mode = TLM_PREVIEW_FAST;
     else
         return false;
     return true;
@@ -190,6 +194,12 @@ tlm_context *open_context(const tlm_model *model, const tlm_options *options)
     const tlm_status status = tlm_context_open(model, options, &context);
     if (status == TLM_ERROR_MEMORY)
         failed("no memory to compute in, or no threads; try a smaller --batch or --threads 1");
+    if (status == TLM_ERROR_ARGUMENT && options->preview_mode != TLM_PREVIEW_EXACT &&
+        options->preview == 0)
+        misused("--preview-fast needs --preview 2, 3 or 4");
+    if (status == TLM_ERROR_ARGUMENT && options->preview != 0)
+        failed("this output layer can have no preview: it is adaptive, a tensor train, or made of "
+               "blocks that are made of others; leave out --preview");
     must(status, "the options");
     return context;
 }

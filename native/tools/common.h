@@ -57,7 +57,7 @@ const char *value_of(arguments *a, const char *option);
 /* The same as a number of a range. */
 uint32_t number_of(arguments *a, const char *option, uint32_t least, uint32_t most);
 
-/* Take --threads, --kernels and --batch; false for another option. */
+/* Take --threads, --kernels, --batch, --preview and --preview-fast; false for another option. */
 bool take_engine_option(arguments *a, const char *option, tlm_options *options);
 
 tlm_model *open_model(const char *path);

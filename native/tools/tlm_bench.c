@@ -6,8 +6,9 @@
  *   version                  of terselm
  *   machine                  {cpu, system, architecture}; cpu is "" where the machine does not say
  *   kernels, threads, batch  what was computed with; batch only for tokens_per_second
+ *   preview                  bits of the preview that top5_us was measured with; 0: none
  *   steps                    how often each time of a step was measured
- *   model                    {path, bytes, cell, hidden, embedding, vocabulary, output, tied,
+ *   model                    {path, bytes, bytes_read by a token, cell, hidden, embedding, vocabulary, output, tied,
  *                            matrices}
  *   open_us                  median of opening the file, all its checks included; it was in memory
  *   step_and_probabilities_us, step_us, top5_us
@@ -35,12 +36,15 @@ const char *tool_name = "tlm-bench";
 static const char HELP[] =
     "tlm-bench: how fast a model file runs on this machine\n"
     "\n"
-    "  tlm-bench MODEL [--steps N] [--batch N] [--threads N] [--kernels NAME] [--json]\n"
+    "  tlm-bench MODEL [--steps N] [--batch N] [--threads N] [--kernels NAME] [--preview BITS]\n"
+    "            [--preview-fast] [--json]\n"
     "\n"
     "  --steps N        tokens to measure, 1000\n"
     "  --batch N        states stepped together for tokens a second, 32\n"
     "  --threads N      threads that share large products, 1\n"
     "  --kernels NAME   portable, avx2, avx512vnni, neon, neondot; the fastest that can run\n"
+    "  --preview BITS   top 5 with a preview of the output layer of 2, 3 or 4 bits\n"
+    "  --preview-fast   with --preview: may miss a word\n"
     "  --json           a device profile, for programs\n"
     "\n"
     "Examples:\n"
@@ -66,6 +70,7 @@ typedef struct measured {
     times both, step, top;
     double tokens_per_second;
     size_t working;
+    uint32_t preview;
     uint64_t peak;
     double bandwidth;
     double floor;
@@ -107,7 +112,8 @@ static tlm_model *time_opening(const char *path, measured *m)
 
 static void time_steps(const tlm_model *model, const request *r, measured *m)
 {
-    const tlm_options one = {1, r->engine.threads, r->engine.kernels};
+    tlm_options one = r->engine;
+    one.batch = 1;
     tlm_context *context = open_context(model, &one);
     void *state = new_state(model);
     float *out = take(m->model.vocabulary_size, sizeof *out);
@@ -119,6 +125,7 @@ static void time_steps(const tlm_model *model, const request *r, measured *m)
     uint64_t seed = 1;
     m->kernels = tlm_context_kernels(context);
     m->working = tlm_context_bytes(context);
+    m->preview = tlm_context_preview(context);
     for (uint32_t i = 0; i < r->steps + WARM_UP; i++) {
         const uint32_t token = next_token(&seed, m->model.vocabulary_size);
         const double start = now();
@@ -153,7 +160,10 @@ static void time_steps(const tlm_model *model, const request *r, measured *m)
 static void time_batch(const tlm_model *model, const request *r, measured *m)
 {
     const uint32_t batch = r->engine.batch, size = m->model.vocabulary_size;
-    tlm_context *context = open_context(model, &r->engine);
+    tlm_options engine = r->engine;
+    engine.preview = 0; /* which is for the best of one state */
+    engine.preview_mode = TLM_PREVIEW_EXACT;
+    tlm_context *context = open_context(model, &engine);
     void **states = take(batch, sizeof *states);
     uint32_t *tokens = take(batch, sizeof *tokens);
     float *out = take((size_t)batch * size, sizeof *out);
@@ -207,11 +217,13 @@ static void print_json(const request *r, const measured *m, const char *cpu)
     print_string(cpu);
     printf(", \"system\": \"%s\", \"architecture\": \"%s\"},\n", system_name(),
            architecture_name());
+    printf("  \"preview\": %u,\n", (unsigned)m->preview);
     printf("  \"kernels\": \"%s\",\n  \"threads\": %u,\n  \"batch\": %u,\n  \"steps\": %u,\n",
            m->kernels, (unsigned)r->engine.threads, (unsigned)r->engine.batch, (unsigned)r->steps);
     printf("  \"model\": {\"path\": ");
     print_string(r->path);
-    printf(", \"bytes\": %llu, \"cell\": ", (unsigned long long)d->file_bytes);
+    printf(", \"bytes\": %llu, \"bytes_read\": %llu, \"cell\": ",
+           (unsigned long long)d->file_bytes, (unsigned long long)d->read_bytes);
     print_string(d->cell);
     printf(", \"hidden\": [");
     for (uint32_t i = 0; i < d->layers; i++)
@@ -246,7 +258,10 @@ static void print_table(const request *r, const measured *m, const char *cpu)
     printf("one token              median          p95\n");
     printf("step, all words    %10.1f   %10.1f us\n", m->both.median, m->both.p95);
     printf("step               %10.1f   %10.1f us\n", m->step.median, m->step.p95);
-    printf("top 5              %10.1f   %10.1f us\n\n", m->top.median, m->top.p95);
+    printf("top 5              %10.1f   %10.1f us", m->top.median, m->top.p95);
+    if (m->preview)
+        printf(", by a preview of %u bits", (unsigned)m->preview);
+    printf("\n\n");
     printf("tokens a second    %.0f, %u at once\n", m->tokens_per_second,
            (unsigned)r->engine.batch);
     printf("working memory     %zu bytes\n", m->working);

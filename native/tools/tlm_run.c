@@ -26,6 +26,8 @@ static const char HELP[] =
     "  --threads N      threads that share large products, 1\n"
     "  --batch N        tokens that the output layer reads at once, 64\n"
     "  --kernels NAME   portable, avx2, avx512vnni, neon, neondot; the fastest that can run\n"
+    "  --preview BITS   predict: 2, 3 or 4 bits of the output layer choose the words to score\n"
+    "  --preview-fast   with --preview: fewer of them, which may miss one\n"
     "\n"
     "Examples:\n"
     "  tlm-run predict small.safetensors \"the company said\" -k 3\n"
@@ -355,6 +357,8 @@ int main(int count, char **all)
     const bool sequences = strcmp(r.verb, "score") == 0 || strcmp(r.verb, "perplexity") == 0;
     if (!sequences)
         r.engine.batch = 1;
+    if (strcmp(r.verb, "predict") != 0 && (r.engine.preview != 0 || r.engine.preview_mode != TLM_PREVIEW_EXACT))
+        misused("--preview is for predict; leave it out with %s", r.verb);
     open_session(&s, &r);
     if (strcmp(r.verb, "predict") == 0)
         predict(&s, &r);

@@ -12,16 +12,20 @@ if TYPE_CHECKING:
     from terselm.compress.recipe import Recipe
     from terselm.models.checkpoint import load, save
     from terselm.models.language_model import LanguageModel
+    from terselm.pipeline.budget import Budget
+    from terselm.pipeline.run import search
 
 __version__ = "0.1.0"
 
-__all__ = ["LanguageModel", "Recipe", "__version__", "load", "save"]
+__all__ = ["Budget", "LanguageModel", "Recipe", "__version__", "load", "save", "search"]
 
 _HOMES = {
+    "Budget": "terselm.pipeline.budget",
     "LanguageModel": "terselm.models.language_model",
     "Recipe": "terselm.compress.recipe",
     "load": "terselm.models.checkpoint",
     "save": "terselm.models.checkpoint",
+    "search": "terselm.pipeline.run",
 }
 
 

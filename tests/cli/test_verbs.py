@@ -17,7 +17,7 @@ def test_help_of_every_verb_has_an_example(terselm):
     top = terselm("--help")
     assert top.code == 0
     verbs = ["quickstart", "train", "compress", "evaluate", "inspect", "predict", "verify"]
-    for verb in [*verbs, "import"]:
+    for verb in [*verbs, "import", "export"]:
         assert verb in top.stdout
         text = terselm(verb, "--help").stdout
         assert f"terselm {verb}" in text.replace("\n", " ")

@@ -10,7 +10,15 @@ from huggingface_hub import ModelCard
 
 from terselm.errors import UsageError
 from terselm.report.model_card import model_card
-from tests.report.search_fixture import HOSTILE, SMALL, hostile, one_candidate, search_results
+from terselm.report.search_reading import data_name
+from tests.report.search_fixture import (
+    HOSTILE,
+    SMALL,
+    hostile,
+    one_candidate,
+    search_results,
+    without_budget,
+)
 
 
 def test_the_hub_reads_the_head():
@@ -30,7 +38,7 @@ def test_every_figure_is_there():
     card = model_card(search_results(), 44)
     for figure in ("79,161,792", "4,736,128", "16.7 ×", "108.35", "101.85", "93.1 to 111.4"):
         assert figure in card
-    for figure in ("341 µs", "4.90 MB", "84.2 %", "77.1 %", "0.0713", "recipes/44.yaml"):
+    for figure in ("341 µs", "4.90 MB", "84.2 %", "96.1 %", "0.0713", "recipes/44.yaml"):
         assert figure in card
 
 
@@ -56,7 +64,7 @@ def test_estimates_are_called_so():
 @pytest.mark.parametrize(
     ("licence", "head", "prose"),
     [
-        (None, {}, "No licence was stated."),
+        (None, {"license": "other"}, "No licence was stated."),
         ("MIT", {"license": "mit"}, "Licence: MIT."),
         (
             "My Own [1]",
@@ -76,10 +84,23 @@ def test_strings_stay_strings():
     results = hostile()
     card = model_card(results, 44, HOSTILE)
     parsed = ModelCard(card)
-    assert parsed.data.eval_results[0].dataset_name == results["data"]
+    assert parsed.data.eval_results[0].dataset_name == data_name(results)
     outside_code = re.sub(r"(`{3,})\S*\n.*?\1", "", parsed.text, flags=re.DOTALL)
     outside_code = re.sub(r"(`+)[^`\n].*?\1", "", outside_code)
     assert "<img" not in outside_code
+
+
+def test_without_a_budget_the_first_answer_was_measured_further():
+    results = without_budget()
+    results["test"] = search_results()["test"]
+    assert "101.85" in model_card(results, results["answers"]["closest"])
+    assert "101.85" not in model_card(results, results["answers"]["smallest"])
+
+
+def test_a_card_names_no_folder():
+    results = {**search_results(), "data": "/home/somebody/texts/mine"}
+    head, _, body = model_card(results, 44).removeprefix("---").partition("\n---\n")
+    assert "somebody" not in head + body.replace("```", "")
 
 
 def test_a_number_that_is_not_there():

@@ -108,7 +108,7 @@ def test_markdown_says_what_the_figures_need():
 def test_what_a_report_is_about():
     assert shown(searches.search_results()).role == "chosen"
     assert shown(searches.one_candidate()).role == "nearest"
-    assert shown(searches.without_budget()).role == "balanced"
+    assert shown(searches.without_budget()).role == "closest"
     assert shown(searches.bare()) is None
 
 

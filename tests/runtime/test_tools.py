@@ -141,6 +141,13 @@ def test_every_kernel(path: Path) -> None:
         same(table(printed), table(found["portable"]))
 
 
+def test_preview(path: Path) -> None:
+    printed = output("tlm-run", "predict", path, "w01", "--preview", "4")
+    assert [row[0] for row in table(printed)] == [
+        row[0] for row in table(output("tlm-run", "predict", path, "w01"))
+    ]
+
+
 def test_describe(path: Path) -> None:
     printed = output("tlm-run", "describe", path)
     assert "lstm" in printed
@@ -168,6 +175,9 @@ def test_help_has_examples(tool: str) -> None:
         (["predict", "MODEL", "--threads", "99999999999999999999"], "from 1 to 256"),
         (["predict", "MODEL", "--batch=2x"], "from 1 to 4096"),
         (["predict", "MODEL", "--kernels", "abacus"], "portable"),
+        (["predict", "MODEL", "--preview", "5"], "from 2 to 4"),
+        (["predict", "MODEL", "--preview-fast"], "needs --preview"),
+        (["score", "MODEL", "--preview", "4"], "for predict"),
     ],
 )
 def test_bad_usage(arguments: list[str], part: str, path: Path) -> None:

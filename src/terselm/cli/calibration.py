@@ -37,7 +37,9 @@ class Calibration:
         return {"tokens": len(self.ids), "unknown": self.unknown}
 
 
-def calibration_text(data: str, vocabulary: Vocabulary, output: Output) -> Calibration:
+def calibration_text(
+    data: str, vocabulary: Vocabulary, output: Output, tokens: int = CALIBRATION_TOKENS
+) -> Calibration:
     """Return the start of the training text, and remark on tokens that the model does not know.
 
     Raises
@@ -46,7 +48,7 @@ def calibration_text(data: str, vocabulary: Vocabulary, output: Output) -> Calib
         If a word is not in the vocabulary and there is no `<unk>`.
     """
     try:
-        ids = split_of(data, "train", vocabulary).ids[:CALIBRATION_TOKENS]
+        ids = split_of(data, "train", vocabulary).ids[:tokens]
     except UsageError as error:
         raise UsageError(f"calibration text: {error}") from None
     unknown = vocabulary.count_unknown(ids)

@@ -19,7 +19,12 @@ RecipeOption = Annotated[
     str, typer.Option("--recipe", metavar="FILE|PRESET", help="Recipe file or preset.")
 ]
 Split = Annotated[str, typer.Option("--split", help="Text of the printed perplexities.")]
-
+CalibrationTokens = Annotated[
+    int,
+    typer.Option(
+        "--calibration-tokens", help="Of the training text, for methods that look at it.", min=1
+    ),
+]
 
 LARGER = 1.001
 """How much more than before is worth a line; a recipe's text in the file is less."""
@@ -31,6 +36,7 @@ def compress(
     out: Out,
     data: OptionalData = None,
     split: Split = "valid",
+    calibration_tokens: CalibrationTokens = 100_000,
     device: Device = "auto",
     seed: Seed = 0,
     json: Json = False,
@@ -85,7 +91,7 @@ def compress(
     if data is not None:
         context = Context(recover=recovery(data, seed, output))
         if any(step.method.reads_calibration() for step in steps.steps):
-            calibration = calibration_text(data, source.vocabulary, output)
+            calibration = calibration_text(data, source.vocabulary, output, calibration_tokens)
             context = replace(context, calibration=calibration.ids)
     result = apply_recipe(source, steps, context, note)
     words = result.model.vocabulary

@@ -16,10 +16,12 @@ from terselm.cli import (
     compress,
     data,
     evaluate,
+    export,
     import_model,
     inspect,
     predict,
     quickstart,
+    search,
     train,
     verify,
 )
@@ -35,19 +37,21 @@ def build_app() -> typer.Typer:
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode="markdown",
-        help="Make recurrent language models small: train, compress, evaluate, predict.",
+        help="Make recurrent language models small: train, compress, search, predict.",
         epilog="A first look: terselm quickstart",
     )
     app.callback()(_version_option)
     app.command("quickstart")(quickstart.quickstart)
     app.command("train")(train.train)
     app.command("compress")(compress.compress)
+    app.command("search")(search.search)
     app.command("evaluate")(evaluate.evaluate)
     app.command("bench")(bench.bench)
     app.command("inspect")(inspect.inspect)
     app.command("predict")(predict.predict)
     app.command("verify")(verify.verify)
     app.command("import")(import_model.import_model)
+    app.command("export")(export.export)
     app.add_typer(data.build_app(), name="data")
     return app
 

@@ -78,7 +78,7 @@ def compress(
     recipe : Recipe
         The steps, in order.
     context : Context, optional
-        Training for `recover` steps. Its source is set to `model`.
+        Training for `recover` steps, calibration text; see there.
     on_step : callable, optional
         Called after each step with its record and the model as it is then.
 
@@ -95,7 +95,8 @@ def compress(
         If a weight holds NaN or infinite values; the message names it.
     """
     check_finite(model)
-    context = replace(context or Context(), source=model)
+    context = context or Context()
+    context = replace(context, source=context.source or model)
     current = model.clone().eval()
     # The recipe is part of the file, and so of the bytes that every step is measured by.
     current.provenance = {**model.provenance, "recipe": recipe.as_list()}
@@ -110,6 +111,7 @@ def compress(
         if context.calibration is not None and current.vocabulary is not words:
             ids = renumbered(context.calibration, words, current.vocabulary)
             context = replace(context, calibration=ids)
+        context = replace(context, statistics=None)  # they were those of the model before
         record = StepRecord(number, step.describe(), tuple(names), lay_out(current).size)
         records.append(record)
         before, dense = dense, _dense_leaves(current)
@@ -153,7 +155,8 @@ def _apply_step(
     if method.needs_statistics():
         if context.calibration is None:
             raise UsageError("needs calibration text; give --data")
-        context = replace(context, statistics=collect(model, context.calibration))
+        found = context.statistics or collect(model, context.calibration)
+        context = replace(context, statistics=found)
     leaves = {
         leaf_name: leaf
         for whole, op in weights.items()

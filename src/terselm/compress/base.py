@@ -82,7 +82,8 @@ class Context:
     Attributes
     ----------
     source : LanguageModel or None
-        The model before the first step, for distillation. Set by `compress`.
+        The model before the first step, for distillation. `compress` sets it to the model it is
+        given unless it is set already, as where a recipe goes on from an earlier one's result.
     recover : Recovery or None
         Training, where the caller has text to train on.
     calibration : ndarray or None
@@ -90,7 +91,8 @@ class Context:
         them where a step changes the vocabulary.
     statistics : Statistics or None
         What the inputs of every weight look like on the calibration text, measured on the
-        model as the step finds it. Set by `compress` where the method `needs_statistics`.
+        model as the step finds it. Set by `compress` where the method `needs_statistics`; if set
+        already, that is taken for the model as it is before the first step.
     model : LanguageModel or None
         The model as the step finds it; a `WeightMethod` may look at it. Set by `compress`.
     rounded : mapping of str to Tensor

@@ -41,6 +41,11 @@ class Divergence:
         self._model = model.clone().eval()
         self._reference = self._log_probabilities()  # [time, batch, vocabulary]
 
+    @property
+    def tokens(self) -> int:
+        """How many predictions are compared."""
+        return self._tokens.numel()
+
     def of(self, name: str, leaf: LinearOp) -> float:
         """Return the divergence with the leaf `name` replaced, in nats a token.
 

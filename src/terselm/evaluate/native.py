@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from terselm.errors import UsageError
 from terselm.evaluate.evaluation import Evaluation, evaluation_of
@@ -77,11 +80,50 @@ def evaluate_file(
     started = time.perf_counter()
     state = model.state()
     scores, ranks = [], []
-    for first in range(0, len(text), CHUNK):
-        found, places = model.rank_sequence(state, text.ids[first : first + CHUNK])
+    for some in _chunks(text.ids, progress):
+        found, places = model.rank_sequence(state, some)
         scores.append(found)
         ranks.append(places)
-        if callable(progress):
-            progress(min(first + CHUNK, len(text)), len(text))
     nats = -np.concatenate(scores).astype(np.float64)
     return evaluation_of(nats, np.concatenate(ranks), text, time.perf_counter() - started)
+
+
+def nats_of(
+    path: Path,
+    ids: npt.NDArray[np.integer[Any]],
+    *,
+    threads: int = 1,
+    kernels: str | None = None,
+    progress: object = None,
+) -> npt.NDArray[np.float64]:
+    """Return the negative log-likelihood of every token of a text.
+
+    Parameters
+    ----------
+    path : Path
+        A model file.
+    ids : ndarray
+        Tokens [n] of its vocabulary, read as one stream.
+    threads : int
+    kernels : str, optional
+    progress : callable, optional
+        As for `evaluate_file`.
+
+    Returns
+    -------
+    ndarray
+        float64 [n], nats.
+    """
+    model = Model(path, batch=BATCH, threads=threads, kernels=kernels)
+    state = model.state()
+    scores = [model.score_sequence(state, some) for some in _chunks(ids, progress)]
+    return -np.concatenate(scores).astype(np.float64) if scores else np.empty(0)
+
+
+def _chunks(
+    ids: npt.NDArray[np.integer[Any]], progress: object
+) -> Iterator[npt.NDArray[np.integer[Any]]]:
+    for first in range(0, len(ids), CHUNK):
+        yield ids[first : first + CHUNK]
+        if callable(progress):
+            progress(min(first + CHUNK, len(ids)), len(ids))

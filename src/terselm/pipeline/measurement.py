@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 
@@ -83,6 +84,8 @@ class Candidate:
         The candidate that it was trained from or is compared with.
     knobs : mapping
         What the plan it came from was asked for; empty for fixed recipes.
+    key : str
+        Of its job.
     """
 
     number: int
@@ -94,6 +97,7 @@ class Candidate:
     seconds: float
     parent: int | None = None
     knobs: Mapping[str, Any] = field(default_factory=dict)
+    key: str = ""
 
     @property
     def trained(self) -> bool:
@@ -117,3 +121,17 @@ class Candidate:
 
 TRAINING = ("recover", "prune_gradually", "sparse_variational")
 """Methods that train."""
+
+
+def merged(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return candidates, those that were measured again on more text once, by their first number.
+
+    The order is that of their first numbers.
+    """
+    found: dict[str, Candidate] = {}
+    for candidate in sorted(candidates, key=lambda each: each.number):
+        key = json.dumps([dict(step) for step in candidate.recipe], sort_keys=True)
+        first = found.setdefault(key, candidate)
+        if candidate.measured.tokens > first.measured.tokens:
+            found[key] = replace(first, measured=candidate.measured, file=candidate.file)
+    return list(found.values())

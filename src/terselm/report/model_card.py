@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -43,6 +42,8 @@ LICENCES = {
     "unknown",
 }
 """Identifiers of the Hub that are given as they are; any other licence is "other", by name."""
+FILE = "model.safetensors"
+"""The model that lies beside the card."""
 TAGS = ["terselm", "language-model", "recurrent-neural-network", "compressed", "on-device"]
 
 
@@ -63,8 +64,8 @@ def model_card(
     number : int
         Of the candidate.
     licence : str or None
-        An identifier of the Hub ("apache-2.0") or the name of another licence. None: the card
-        says that none was stated.
+        An identifier of the Hub ("apache-2.0") or the name of another licence. None: "other", and
+        the card says that none was stated, since terselm does not know that of the source model.
     base_model : str or None
         Where the source model is on the Hub, "owner/name"; left out where not known.
     language : str or None
@@ -84,7 +85,7 @@ def model_card(
     if candidate is None:
         numbers = ", ".join(str(each["number"]) for each in results["candidates"])
         raise UsageError(f"no candidate has the number {number}; there are: {numbers or 'none'}")
-    chosen = number == results["chosen"]
+    further = reading.is_measured_further(results, number)
     environment = Environment(
         loader=PackageLoader("terselm.report"),
         undefined=StrictUndefined,
@@ -107,8 +108,8 @@ def model_card(
         results=results,
         candidate=candidate,
         source=results["source"],
-        test=results["test"] if chosen else None,
-        agreement=results["agreement"] if chosen else None,
+        test=results["test"] if further else None,
+        agreement=results["agreement"] if further else None,
         name=_name(results),
         data=_dataset(results)[1],
         licence=licence,
@@ -116,7 +117,7 @@ def model_card(
         times=reading.times,
         change=reading.change,
         fence=_fence(candidate),
-        literal=json.dumps,
+        file=FILE,
     )
     head = _head(results, candidate, licence, base_model, language)
     return f"---\n{head}\n---\n\n{body}"
@@ -135,7 +136,7 @@ def _head(
     data = ModelCardData(
         base_model=base_model,
         language=language or known_language,
-        license="other" if other else identifier or None,
+        license=identifier if identifier in LICENCES else "other",
         license_name=_slug(identifier) if other else None,
         library_name="terselm",
         pipeline_tag="text-generation",
@@ -151,13 +152,13 @@ def _head(
 def _evaluations(results: Values, candidate: Values) -> list[EvalResult] | None:
     hub_name, title, _ = _dataset(results)
     measured = [("validation", candidate["perplexity"])]
-    if results["test"] is not None and candidate["number"] == results["chosen"]:
+    if results["test"] and reading.is_measured_further(results, candidate["number"]):
         measured.append(("test", results["test"]["perplexity"]))
     return [
         EvalResult(
             task_type="text-generation",
             task_name="Language modeling",
-            dataset_type=hub_name or _slug(results["data"]),
+            dataset_type=hub_name or _slug(reading.data_name(results)),
             dataset_name=title,
             dataset_split=split,
             metric_type="perplexity",
@@ -170,7 +171,8 @@ def _evaluations(results: Values, candidate: Values) -> list[EvalResult] | None:
 
 
 def _dataset(results: Values) -> tuple[str | None, str, str | None]:
-    return DATASETS.get(results["data"], (None, results["data"], None))
+    name = reading.data_name(results)
+    return DATASETS.get(name, (None, name, None))
 
 
 def _name(results: Values) -> str:
@@ -197,5 +199,5 @@ def _code(value: object) -> str:
 
 def _fence(candidate: Values) -> str:
     """Return a fence longer than any run of backticks inside the blocks."""
-    text = reading.recipe_yaml(candidate["recipe"]) + candidate["command"] + candidate["file"]
+    text = reading.recipe_yaml(candidate["recipe"]) + candidate["command"]
     return "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))

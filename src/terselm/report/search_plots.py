@@ -132,7 +132,7 @@ def _draw_colors(figure: Figure, axes: Axes, drawn: Any) -> None:
     bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     bar.ax.yaxis.set_minor_formatter(NullFormatter())
     bar.ax.tick_params(which="both", length=0, labelsize=8, colors="#555555")
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     bar.set_label("microseconds a token", color=INK)
 
 
@@ -189,8 +189,8 @@ def _parts(results: Values) -> Figure:
     for place, bar in enumerate(bars):
         start = 0.0
         for piece in bar.pieces:
-            style = {"color": COLORS[piece.color], "edgecolor": "white", "height": 0.62}
-            axes.barh(-place, piece.share, left=start, **style)
+            drawn = axes.barh(-place, piece.share, left=start, color=COLORS[piece.color])
+            drawn.patches[0].set(edgecolor="white", height=0.62, y=-place - 0.31)
             start += piece.share
         total = human_bytes(bar.total) if bar.unit == "bytes" else microseconds(bar.total)
         axes.text(1.015, -place, total, va="center", fontsize=9, color=INK)

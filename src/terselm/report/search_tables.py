@@ -19,6 +19,7 @@ from terselm.report.sizes import human_bytes, human_number
 from terselm.report.table import Column, Table
 
 CHOSEN = "→"
+PARTIAL = " *"
 COLUMNS = (
     Column(""),
     Column("#"),
@@ -106,7 +107,7 @@ def notes(results: Values) -> list[str]:
     rows = [results["source"], *results["front"]]
     if not all(row["whole_text"] for row in rows):
         found.append(
-            "Perplexities without an interval were measured on the beginning of the text and "
+            "Perplexities with a star were measured on the beginning of the text and "
             "scaled by the source model's."
         )
     if any(row["estimated_latency"] for row in rows):
@@ -136,7 +137,7 @@ def _row(results: Values, measured: Values, number: str, recipe: str) -> Sequenc
         number,
         f"{measured['bytes']:,}",
         "" if same else times(source["bytes"], measured["bytes"]),
-        human_number(measured["perplexity"]),
+        human_number(measured["perplexity"]) + ("" if measured["whole_text"] else PARTIAL),
         interval(measured, 1),
         "" if same else change(source["perplexity"], measured["perplexity"]),
         sign + microseconds(measured["microseconds_per_token"]),

@@ -11,6 +11,7 @@ from terselm.report.table import Column, Table
 if TYPE_CHECKING:
     from terselm.evaluate.cost import Inspection, Part
     from terselm.evaluate.evaluation import Evaluation
+    from terselm.exporters.base import Exported
     from terselm.runtime.timing import Timing
 
 MORE_MACS = "*"
@@ -97,6 +98,20 @@ def timing_table(timing: Timing) -> Table:
     ]
     threads = "1 thread" if timing.threads == 1 else f"{timing.threads} threads"
     return Table([Column(f"{timing.kernels}, {threads}", "left"), Column("")], rows)
+
+
+def export_table(exported: Exported) -> Table:
+    """Return what an exported model takes: flash, and RAM by part."""
+    needs = exported.needs
+    rows = [
+        ("flash", "model file", f"{exported.flash:,}"),
+        ("RAM", "model", f"{needs.model:,}"),
+        ("RAM", "context", f"{needs.context:,}"),
+        ("RAM", "state", f"{needs.state:,}"),
+        ("RAM", "while opening", f"{needs.opening:,}"),
+    ]
+    total = ("RAM", "in one block", f"{needs.total:,}")
+    return Table([Column("memory", "left"), Column("for", "left"), Column("bytes")], rows, total)
 
 
 def prediction_table(predictions: Sequence[tuple[str, float]]) -> Table:

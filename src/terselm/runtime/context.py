@@ -16,15 +16,47 @@ from terselm.runtime.state import State
 Tokens = Sequence[int] | npt.NDArray[np.integer[Any]]
 
 
+PREVIEW_BITS = (0, 2, 3, 4)
+PREVIEW_MODES = ("exact", "fast")
+
+
+def options_of(
+    batch: int, threads: int, kernels: str | None, preview: int, preview_mode: str
+) -> Options:
+    """Return what a context is made with.
+
+    Raises
+    ------
+    UsageError
+        If one of them cannot be.
+    """
+    if not 1 <= batch <= 4096 or not 1 <= threads <= 256:
+        raise UsageError(
+            f"batch is {batch}, threads is {threads}; they go from 1 to 4096 and 1 to 256"
+        )
+    if preview not in PREVIEW_BITS or preview_mode not in PREVIEW_MODES:
+        raise UsageError(
+            f"preview is {preview}, preview_mode {preview_mode!r}; give 0, 2, 3 or 4 and "
+            "exact or fast"
+        )
+    mode = PREVIEW_MODES.index(preview_mode) if preview else 0
+    return Options(batch, threads, None if kernels is None else kernels.encode(), preview, mode)
+
+
 class Context:
     """Working memory of one thread; freed with it."""
 
     def __init__(self, model: ctypes.c_void_p, options: Options) -> None:
         self.handle = ctypes.c_void_p()
         status = library().tlm_context_open(model, ctypes.byref(options), ctypes.byref(self.handle))
-        if status == ARGUMENT:
-            name = options.kernels.decode()
-            raise UsageError(f"this machine cannot run kernels {name!r}")
+        name = options.kernels
+        if status == ARGUMENT and name is not None and not library().tlm_can_run(name):
+            raise UsageError(f"this machine cannot run kernels {name.decode()!r}")
+        if status == ARGUMENT and options.preview:
+            raise UsageError(
+                "this output layer can have no preview: it is adaptive, a tensor train, or made of "
+                "blocks that are made of others; leave preview out"
+            )
         check(status, "context")
 
     def __del__(self) -> None:

@@ -25,7 +25,13 @@ MAX_TOKEN_BYTES = 255
 class Options(ctypes.Structure):
     """`tlm_options`."""
 
-    _fields_ = (("batch", c_uint32), ("threads", c_uint32), ("kernels", c_char_p))
+    _fields_ = (
+        ("batch", c_uint32),
+        ("threads", c_uint32),
+        ("kernels", c_char_p),
+        ("preview", c_uint32),
+        ("preview_mode", ctypes.c_int),
+    )
 
 
 class CDescription(ctypes.Structure):
@@ -44,6 +50,7 @@ class CDescription(ctypes.Structure):
         ("matrices", c_uint32),
         ("tied", ctypes.c_bool),
         ("file_bytes", c_uint64),
+        ("read_bytes", c_uint64),
     )
 
 
@@ -59,12 +66,24 @@ CALLS: dict[str, tuple[object, list[object]]] = {
     "tlm_open": (ctypes.c_int, [c_void_p, c_size_t, POINTER(c_void_p), c_char_p, c_size_t]),
     "tlm_open_file": (ctypes.c_int, [c_char_p, POINTER(c_void_p), c_char_p, c_size_t]),
     "tlm_open_trusted_file": (ctypes.c_int, [c_char_p, POINTER(c_void_p), c_char_p, c_size_t]),
+    "tlm_open_size": (
+        ctypes.c_int,
+        [c_void_p, c_size_t, POINTER(c_size_t), c_char_p, c_size_t],
+    ),
+    "tlm_open_in": (
+        ctypes.c_int,
+        [c_void_p, c_size_t, c_void_p, c_size_t, POINTER(c_void_p), c_char_p, c_size_t],
+    ),
+    "tlm_model_bytes": (c_size_t, [c_void_p]),
+    "tlm_opening_bytes": (c_size_t, [c_void_p]),
+    "tlm_context_size": (ctypes.c_int, [c_void_p, POINTER(Options), POINTER(c_size_t)]),
     "tlm_close": (None, [c_void_p]),
     "tlm_describe": (ctypes.c_int, [c_void_p, POINTER(CDescription)]),
     "tlm_can_run": (ctypes.c_bool, [c_char_p]),
     "tlm_context_open": (ctypes.c_int, [c_void_p, POINTER(Options), POINTER(c_void_p)]),
     "tlm_context_close": (None, [c_void_p]),
     "tlm_context_kernels": (c_char_p, [c_void_p]),
+    "tlm_context_preview": (c_uint32, [c_void_p]),
     "tlm_context_bytes": (c_size_t, [c_void_p]),
     "tlm_state_size": (c_size_t, [c_void_p]),
     "tlm_state_init": (ctypes.c_int, [c_void_p, c_void_p]),

@@ -7,43 +7,31 @@ import math
 import os
 import threading
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from terselm.errors import TerselmError, UsageError
-from terselm.runtime.context import Context, Tokens, addresses, output_array, token_ids
+from terselm.runtime.context import (
+    Context,
+    Tokens,
+    addresses,
+    options_of,
+    output_array,
+    token_ids,
+)
+from terselm.runtime.description import Description, read_description
 from terselm.runtime.library import (
     ARGUMENT,
     MAX_TOKEN_BYTES,
     NO_TOKEN,
-    CDescription,
     Choice,
-    Options,
     check,
     library,
 )
 from terselm.runtime.state import State
 
 MESSAGE_BYTES = 512
-
-
-@dataclass(frozen=True)
-class Description:
-    """What a model is; sizes are counts of numbers, `file_bytes` bytes."""
-
-    format: int
-    cell: str
-    output: str
-    vocabulary_kind: str
-    vocabulary_size: int
-    embedding: int
-    hidden: tuple[int, ...]
-    projection: int | None
-    matrices: int
-    tied: bool
-    file_bytes: int
 
 
 class Model:
@@ -62,13 +50,21 @@ class Model:
     trusted : bool
         Do not compare the checksum, which takes most of the time of opening; for a file that
         something else vouches for.
+    preview : {0, 2, 3, 4}
+        Bits of a preview of the output layer that `top` and `predict` read in the place of the
+        whole of it; 0 for none. The attribute `preview` is 0, too, where one would save less than
+        a quarter of the bytes and was left out.
+    preview_mode : {"exact", "fast"}
+        "exact" finds the same words in the same order with the same scores; "fast" may miss a word
+        that only an error of four standard deviations would save. With both, log-probabilities
+        share a small error, that of the sum over all words.
 
     Raises
     ------
     TerselmError
         If the file is not a whole, sound model file; the message says what is wrong with it.
     UsageError
-        If this machine cannot run these kernels, or batch or threads are impossible.
+        If this machine cannot run these kernels, or batch, threads or preview are impossible.
     """
 
     def __init__(
@@ -79,6 +75,8 @@ class Model:
         threads: int = 1,
         kernels: str | None = None,
         trusted: bool = False,
+        preview: int = 0,
+        preview_mode: str = "exact",
     ) -> None:
         self._handle = ctypes.c_void_p()
         message = ctypes.create_string_buffer(MESSAGE_BYTES)
@@ -87,11 +85,7 @@ class Model:
         status = open_file(os.fsencode(path), ctypes.byref(self._handle), message, MESSAGE_BYTES)
         if status != 0:
             raise TerselmError(f"{os.fspath(path)}: {message.value.decode(errors='replace')}")
-        if not 1 <= batch <= 4096 or not 1 <= threads <= 256:
-            raise UsageError(
-                f"batch is {batch}, threads is {threads}; they go from 1 to 4096 and 1 to 256"
-            )
-        self._options = Options(batch, threads, None if kernels is None else kernels.encode())
+        self._options = options_of(batch, threads, kernels, preview, preview_mode)
         self._contexts = threading.local()
         self.batch = batch
         self.start_token: int = calls.tlm_start_token(self._handle)
@@ -99,6 +93,7 @@ class Model:
         self.unknown_token: int | None = None if unknown == NO_TOKEN else unknown
         self._size = self.describe().vocabulary_size
         self.kernels: str = calls.tlm_context_kernels(self._context()).decode()
+        self.preview: int = calls.tlm_context_preview(self._context())
 
     def __del__(self) -> None:
         # Contexts of threads are freed with them, the file after the last.
@@ -116,21 +111,7 @@ class Model:
 
     def describe(self) -> Description:
         """Return what the model is."""
-        found = CDescription()
-        check(library().tlm_describe(self._handle, ctypes.byref(found)), "model")
-        return Description(
-            format=found.format,
-            cell=found.cell.decode(),
-            output=found.output.decode(),
-            vocabulary_kind=found.vocabulary_kind.decode(),
-            vocabulary_size=found.vocabulary_size,
-            embedding=found.embedding,
-            hidden=tuple(found.hidden[: found.layers]),
-            projection=found.projection or None,
-            matrices=found.matrices,
-            tied=found.tied,
-            file_bytes=found.file_bytes,
-        )
+        return read_description(self._handle)
 
     def __len__(self) -> int:
         """Return the number of tokens."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from terselm.runtime.model import Model
+from terselm.runtime.state import State
 
 WARM_UP = 50
 TEXT_SEED = 0
@@ -79,6 +80,69 @@ def measure(
     state = model.state()
     model.log_probabilities(state)
     opened = time.perf_counter_ns() - started
+    step, whole = _one_by_one(model, state, steps)
+    return Timing(
+        kernels=model.kernels,
+        threads=threads,
+        file_bytes=model.describe().file_bytes,
+        working_bytes=model.working_bytes(),
+        open_milliseconds=opened / 1e6,
+        step=float(np.median(step)) / 1e3,
+        token=float(np.median(whole)) / 1e3,
+        token_p95=float(np.percentile(whole, 95)) / 1e3,
+        batch=batch,
+        tokens_per_second=_batched(path, steps, batch, threads, kernels),
+    )
+
+
+@dataclass(frozen=True)
+class QuickTiming:
+    """What a short measurement says.
+
+    Attributes
+    ----------
+    step, token : float
+        As of `Timing`; the least of the medians of several short series, since whatever else the
+        machine does only adds to a time.
+    memory : int
+        Bytes of the file, the working memory and one state.
+    """
+
+    step: float
+    token: float
+    memory: int
+
+
+def measure_quickly(
+    path: str | os.PathLike[str], *, kernels: str | None = None, series: int = 5, steps: int = 60
+) -> QuickTiming:
+    """Time a model file with one thread, in well under a second for a small model.
+
+    Parameters
+    ----------
+    path : str or path-like
+    kernels : str, optional
+    series, steps : int
+        How many series, and tokens in each.
+
+    Raises
+    ------
+    TerselmError
+        If the file is no sound model.
+    """
+    model = Model(path, kernels=kernels)
+    state = model.state()
+    medians = []
+    for _ in range(series):
+        step, whole = _one_by_one(model, state, steps)
+        medians.append((float(np.median(whole)) / 1e3, float(np.median(step)) / 1e3))
+    token, step_time = min(medians)
+    memory = model.describe().file_bytes + model.working_bytes() + len(state.save())
+    return QuickTiming(step=step_time, token=token, memory=memory)
+
+
+def _one_by_one(model: Model, state: State, steps: int) -> tuple[list[int], list[int]]:
+    """Return nanoseconds of each step alone and with all log-probabilities, warmed up."""
     random = np.random.default_rng(TEXT_SEED)
     tokens = random.integers(0, len(model), steps + WARM_UP).tolist()
     step, whole = [], []
@@ -89,18 +153,7 @@ def measure(
         model.log_probabilities(state)
         step.append(middle - begin)
         whole.append(time.perf_counter_ns() - begin)
-    return Timing(
-        kernels=model.kernels,
-        threads=threads,
-        file_bytes=model.describe().file_bytes,
-        working_bytes=model.working_bytes(),
-        open_milliseconds=opened / 1e6,
-        step=float(np.median(step[WARM_UP:])) / 1e3,
-        token=float(np.median(whole[WARM_UP:])) / 1e3,
-        token_p95=float(np.percentile(whole[WARM_UP:], 95)) / 1e3,
-        batch=batch,
-        tokens_per_second=_batched(path, steps, batch, threads, kernels),
-    )
+    return step[WARM_UP:], whole[WARM_UP:]
 
 
 def _batched(

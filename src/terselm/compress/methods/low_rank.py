@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
@@ -23,6 +24,7 @@ from terselm.linear.dense import Dense
 from terselm.linear.low_rank import LowRank as LowRankForm
 from terselm.linear.row_blocks import RowBlocks
 from terselm.models.language_model import LanguageModel
+from terselm.registry import suggest
 
 Rank = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
@@ -52,8 +54,11 @@ class LowRank(WeightMethod):
 
     Parameters
     ----------
-    rank : int or float
+    rank : int, float or None
         The inner size, or the share of the parameters to keep in (0, 1].
+    ranks : mapping of str to int or float, or None
+        The same for each matrix by its name; one that the step selects and that is not named
+        stays as it is. Exactly one of `rank` and `ranks` is given.
     weighting : {"none", "inputs"}
         "inputs" weights columns by the second moment of the inputs on calibration text and the
         rows of words (embedding, output layer) by the root of their frequency.
@@ -66,14 +71,34 @@ class LowRank(WeightMethod):
 
     takes = ("dense",)
 
-    rank: Rank | Fraction
+    rank: Rank | Fraction | None = None
+    ranks: dict[str, Rank | Fraction] | None = None
     weighting: Literal["none", "inputs"] = "none"
     damping: Damping = DAMPING
     gates: Literal["stacked", "separate"] = "stacked"
 
+    @model_validator(mode="after")
+    def _check(self) -> LowRank:
+        if (self.rank is None) == (self.ranks is None):
+            raise ValueError("give exactly one of rank and ranks")
+        return self
+
     def needs_statistics(self) -> bool:
         """Return whether factors are weighted."""
         return self.weighting == "inputs"
+
+    def prepare(self, leaves: Mapping[str, LinearOp], context: Context) -> Any:
+        """Check the names of `ranks`.
+
+        Raises
+        ------
+        UsageError
+            If one of them is not among the matrices of the step.
+        """
+        for name in self.ranks or {}:
+            if name not in leaves:
+                hint = suggest(name, list(leaves))
+                raise UsageError(f"ranks: {name!r} is no dense matrix of this step; {hint}")
 
     def apply_to_leaf(self, leaf: LinearOp, name: str, context: Context) -> LinearOp:
         """Return the low-rank form of one dense matrix.
@@ -83,12 +108,15 @@ class LowRank(WeightMethod):
         UsageError
             If the rank is larger than the matrix has, or the share smaller than rank 1.
         """
+        wanted = self.rank if self.ranks is None else self.ranks.get(name)
+        if wanted is None:
+            return leaf
         weighting = Weighting()
         if self.weighting == "inputs":
             weighting = input_weighting(leaf, name, context)
         gates = self._gates(leaf, name, context.model)
         blocks = leaf.dense().chunk(gates)
-        rank = self._rank(name, (blocks[0].shape[0], leaf.in_features))
+        rank = _rank(wanted, name, (blocks[0].shape[0], leaf.in_features))
         factored = [self._factor(block, rank, weighting) for block in blocks]
         return factored[0] if gates == 1 else RowBlocks(factored)
 
@@ -100,26 +128,27 @@ class LowRank(WeightMethod):
         gates = model.layers()[int(number)].unit_groups().rows.get(attribute, 1)
         return gates if not inside and leaf.out_features % gates == 0 else 1
 
-    def _rank(self, name: str, shape: tuple[int, int]) -> int:
-        if isinstance(self.rank, float):
-            rows, columns = shape
-            numbers, least = rows * columns, rows + columns
-            if numbers_within(self.rank, numbers) < least:
-                enough = f"use at least {least_fraction(least, numbers)}"
-                advice = enough if least <= numbers else "leave it out"
-                raise UsageError(
-                    f"rank {self.rank} of {name} ({rows} x {columns}) is less than rank 1; {advice}"
-                )
-            return rank_for_fraction(rows, columns, self.rank)
-        if self.rank > min(shape):
-            raise UsageError(
-                f"rank {self.rank} is larger than {name} ({shape[0]} x {shape[1]}) has; "
-                f"use at most {min(shape)}"
-            )
-        return self.rank
-
     def _factor(self, weight: Tensor, rank: int, weighting: Weighting) -> LinearOp:
         left, right = weighted_svd(
             weight, rank, weighting.second_moment, weighting.row_weights, self.damping
         )
         return LowRankForm(Dense(left), Dense(right))
+
+
+def _rank(wanted: int | float, name: str, shape: tuple[int, int]) -> int:
+    if isinstance(wanted, float):
+        rows, columns = shape
+        numbers, least = rows * columns, rows + columns
+        if numbers_within(wanted, numbers) < least:
+            enough = f"use at least {least_fraction(least, numbers)}"
+            advice = enough if least <= numbers else "leave it out"
+            raise UsageError(
+                f"rank {wanted} of {name} ({rows} x {columns}) is less than rank 1; {advice}"
+            )
+        return rank_for_fraction(rows, columns, wanted)
+    if wanted > min(shape):
+        raise UsageError(
+            f"rank {wanted} is larger than {name} ({shape[0]} x {shape[1]}) has; "
+            f"use at most {min(shape)}"
+        )
+    return wanted

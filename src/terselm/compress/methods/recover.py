@@ -134,7 +134,9 @@ class Recover(ModelMethod):
             keep=self.keep,
         )
         teacher = context.source if self.distill or self.distill_hidden else None
-        if teacher is not None and teacher.vocabulary is not model.vocabulary:
+        if teacher is not None and (
+            teacher.vocabulary.fingerprint() != model.vocabulary.fingerprint()
+        ):
             raise UsageError(
                 "cannot distil from the source model, whose vocabulary is another one by now; "
                 "put this step before prune_vocabulary, or leave distill out"

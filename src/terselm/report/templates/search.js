@@ -49,15 +49,15 @@
       else if (trace.meta !== "ring") trace.marker.line.color = dark() ? "#e8e8e4" : "#3a3a38";
       if (narrow && trace.marker && trace.marker.colorbar) {
         Object.assign(trace.marker.colorbar, {
-          orientation: "h", x: 0.5, y: -0.2, yanchor: "top", len: 1, thickness: 9,
+          orientation: "h", x: 0.5, y: -0.17, yanchor: "top", len: 1, thickness: 9,
         });
         trace.marker.colorbar.title.side = "bottom";
       }
     });
     if (narrow) {
-      Object.assign(layout.margin, { l: 44, b: 112, r: 4 });
+      Object.assign(layout.margin, { l: 44, b: 190, r: 4 });
       layout.xaxis.tickfont = { size: 11 };
-      Object.assign(layout.legend, { font: { size: 12 }, entrywidth: 100, itemwidth: 30, x: 0, xref: "container" });
+      Object.assign(layout.legend, { font: { size: 12 }, entrywidth: 105, y: -0.38, yanchor: "top" });
       layout.xaxis.tickvals = layout.xaxis.tickvals.filter((_, place) => place % 2 === 0);
       layout.xaxis.ticktext = layout.xaxis.ticktext.filter((_, place) => place % 2 === 0);
     }
@@ -68,7 +68,7 @@
   const panel = page("point");
   function describe(event) {
     const number = event.points[0].customdata;
-    const row = number ? page("c" + number) : null;
+    const row = number >= 0 ? page("c" + number) : null;
     panel.hidden = false;
     panel.textContent = "";
     if (!row) {

@@ -1,0 +1,104 @@
+"""What a budget leaves to choose from, and whether it can be met at all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+from terselm.errors import TerselmError
+from terselm.evaluate.cost import inspect
+from terselm.models.language_model import LanguageModel
+from terselm.pipeline.budget import Limits
+from terselm.pipeline.job import Job
+from terselm.pipeline.measurement import Candidate, Measurement
+from terselm.pipeline.plan import Knobs, smallest_possible
+from terselm.pipeline.sensitivity import Sensitivity
+from terselm.pipeline.space import Space, fitting_plan, planned_job
+
+HEADER = 3_000
+HEADER_PER_MATRIX = 700
+"""Bytes that descriptions and the recipe are expected to add to the header."""
+LARGEST = 1 / 3.5
+"""Of the source: without a limit on what it costs nobody wants more than 8 bits take."""
+SMALLEST = 1 / 60
+MARGIN = 0.97
+"""Of the time that bytes are expected to take, since times are not exact."""
+
+
+def space_for(
+    model: LanguageModel,
+    source: Measurement,
+    limits: Limits,
+    sensitivity: Sensitivity,
+    measure: Callable[[Job], Candidate | None],
+) -> Space:
+    """Return the sizes that are worth a look.
+
+    Parameters
+    ----------
+    model : LanguageModel
+        The source.
+    source : Measurement
+    limits : Limits
+    sensitivity : Sensitivity
+    measure : callable
+        Makes and measures a job, to learn what a byte costs in time; None if that failed.
+
+    Raises
+    ------
+    TerselmError
+        If no plan meets the limits on size, memory or time; the message has the nearest.
+    """
+    parts = inspect(model)
+    fixed = parts.bytes - sum(part.bytes for part in parts.weights)
+    fixed += HEADER + HEADER_PER_MATRIX * len(sensitivity.matrices)
+    smallest = smallest_possible(sensitivity, fixed)
+    beside = source.memory - source.bytes
+    size = min(limits.size, limits.memory - beside)
+    if size < smallest:
+        raise TerselmError(_too_small(limits, smallest, smallest + beside))
+    high = min(source.bytes * LARGEST, size)
+    low = min(max(1.2 * smallest, source.bytes * SMALLEST), high / 2)
+    space = Space("file", low, high, size < source.bytes, size, fixed)
+    if math.isinf(limits.latency):
+        return space
+    return _with_latency(space, limits.latency, sensitivity, measure)
+
+
+def _with_latency(
+    space: Space,
+    latency: float,
+    sensitivity: Sensitivity,
+    measure: Callable[[Job], Candidate | None],
+) -> Space:
+    """Return the space of bytes that can be read in time, as a first candidate reads them."""
+    free = replace(space, size=math.inf)
+    knobs = Knobs(bytes=int(space.low), rank_price=0.3)
+    plan = fitting_plan(sensitivity, knobs, free)
+    found = None if plan is None else measure(planned_job(plan, "planned"))
+    if plan is None or found is None:
+        raise TerselmError("not even a first candidate can be made of this model")
+    rate = found.measured.microseconds / plan.read  # µs a byte
+    most = MARGIN * latency / rate
+    least = smallest_possible(sensitivity, 0)
+    if most < least:
+        raise TerselmError(
+            f"the budget cannot be met: {latency:.4g} µs a token are asked for, and the fastest "
+            f"that this model can become takes about {least * rate:.3g} µs on this device; "
+            f"the nearest budget is --max-latency {math.ceil(least * rate)}us"
+        )
+    return replace(space, unit="read", low=max(least, most / 3), high=most, at_limit=True)
+
+
+def _too_small(limits: Limits, smallest: int, memory: int) -> str:
+    if limits.size < smallest:
+        return (
+            f"the budget cannot be met: a file of {limits.size:,.0f} bytes is asked for, and the "
+            f"smallest that this model can become has about {smallest:,}; the nearest budget is "
+            f"--max-size {smallest}"
+        )
+    return (
+        f"the budget cannot be met: {limits.memory:,.0f} bytes of memory are asked for, and this "
+        f"model needs at least about {memory:,}; the nearest budget is --max-memory {memory}"
+    )

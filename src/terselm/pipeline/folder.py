@@ -1,0 +1,100 @@
+"""The folder of a search: what lies where, and who may write in it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from terselm.errors import UsageError
+from terselm.files import write_bytes
+from terselm.pipeline.measurement import Candidate
+from terselm.pipeline.workbench import trained_file, training_ends
+
+STUDY = "search.sqlite3"
+RESULTS = "results.json"
+LOCK = "search.lock"
+
+
+def study_url(folder: Path) -> str:
+    """Return the address of the study in the folder."""
+    return f"sqlite:///{(folder / STUDY).resolve()}"
+
+
+@contextmanager
+def locked(folder: Path, *, resume: bool) -> Iterator[None]:
+    """Hold the folder for one search, making it where it is not there.
+
+    Raises
+    ------
+    UsageError
+        If the folder cannot be made, another search works in it, or it holds an earlier search
+        and is not to be resumed, or the other way round.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out {folder}: cannot make this folder: {error.strerror}") from None
+    used = (folder / STUDY).exists() or (folder / RESULTS).exists()
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UsageError(
+            f"--out {folder}: another search is at work there; give another folder"
+        ) from None
+    except OSError as error:
+        raise UsageError(f"--out {folder}: cannot write there: {error.strerror}") from None
+    try:
+        if used and not resume:
+            raise UsageError(
+                f"--out {folder} holds an earlier search; go on with --resume, or give another "
+                "folder"
+            )
+        yield
+    finally:
+        lock.release()
+
+
+def write_results(folder: Path, results: Mapping[str, Any]) -> None:
+    """Write results.json, and the recipe of every candidate as a file of its own."""
+    recipes = folder / "recipes"
+    recipes.mkdir(exist_ok=True)
+    for candidate in results["candidates"]:
+        text = yaml.safe_dump(candidate["recipe"], sort_keys=False, width=100)
+        write_bytes(recipes / f"{candidate['number']}.yaml", text.encode())
+    text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
+    write_bytes(folder / RESULTS, (text + "\n").encode())
+
+
+def place_model(folder: Path, name: str, candidate: Candidate, card: str) -> Path:
+    """Put a candidate's file and its model card into a folder of its own; return the file."""
+    place = folder / name
+    place.mkdir(exist_ok=True)
+    target = place / "model.safetensors"
+    shutil.copyfile(folder / candidate.file, place / ".model")
+    (place / ".model").replace(target)
+    write_bytes(place / "README.md", card.encode())
+    return target
+
+
+def tidy(folder: Path, seed: int, kept: Sequence[Candidate], others: Iterable[Candidate]) -> None:
+    """Remove the model files of candidates that are not kept, and what only they were made from."""
+    numbers = {candidate.number for candidate in kept}
+    for candidate in others:
+        if candidate.number not in numbers:
+            (folder / candidate.file).unlink(missing_ok=True)
+    needed = {
+        trained_file(folder, seed, candidate.recipe[:end])
+        for candidate in kept
+        for end in training_ends(candidate.recipe, 0)
+    }
+    for path in (folder / "trained").glob("*.safetensors"):
+        if path not in needed:
+            path.unlink()

@@ -1,0 +1,176 @@
+"""Training for the few candidates that are worth it: successive halving."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from terselm.pipeline.budget import Limits
+from terselm.pipeline.front import front_of
+from terselm.pipeline.job import Job
+from terselm.pipeline.measurement import Candidate
+
+PARENTS = 3
+WINS = 1.10
+"""By what factor training may better a perplexity, for choosing whom to train."""
+UNITS = 13.0
+"""Trainings of a whole round in units of the first one's length: 5 of 1, 2 of 2, 1 of 4."""
+LEAST = 0.02
+MOST_EPOCHS = 4.0
+"""Of the first training of a round."""
+RATES = (0.0005, 0.001)
+CODES = ("quantize", "gptq", "kmeans", "activation_aware", "binary_codes")
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a candidate is trained.
+
+    Attributes
+    ----------
+    epochs : float
+    learning_rate : float
+    dropout : float
+    distill : bool
+        Whether the source model teaches.
+    """
+
+    epochs: float
+    learning_rate: float
+    dropout: float
+    distill: bool = False
+
+    def step(self) -> dict[str, Any]:
+        """Return the step of a recipe."""
+        step: dict[str, Any] = {
+            "method": "recover",
+            "epochs": self.epochs,
+            "learning_rate": self.learning_rate,
+            "dropout": self.dropout,
+        }
+        return {**step, "distill": True} if self.distill else step
+
+
+def whole_or_part(epochs: float) -> float:
+    """Return the nearest number of epochs that `recover` can do: below one, or whole."""
+    if epochs >= 1:
+        return float(round(epochs))
+    return min(1.0, max(LEAST, round(epochs, 2)))
+
+
+def dropout_for(hidden: int) -> float:
+    """Return a dropout for a compressed model: 0.2 at 200 hidden units, 0.4 from 500 on."""
+    return round(min(0.4, max(0.1, 0.2 + (hidden - 200) * 0.2 / 300)), 2)
+
+
+def parents_of(
+    candidates: Sequence[Candidate], limits: Limits, *, many: int = PARENTS
+) -> list[Candidate]:
+    """Return untrained candidates that training may make the answer, the most likely first.
+
+    Of those that keep the limits on size, time and memory. With a limit on perplexity the
+    smallest of which training may bring within it; otherwise the best; without any limit some of
+    the front, from its small end on. No two that are stored alike in kind.
+    """
+    untrained = [each for each in candidates if not each.trained and each.origin != "single"]
+    able = [each for each in untrained if limits.cost_excess(each.measured) <= 1]
+    if not math.isinf(limits.perplexity):
+        hopeful = [each for each in able if each.measured.perplexity <= WINS * limits.perplexity]
+        able = sorted(hopeful or able, key=lambda each: each.measured.bytes)
+    elif limits.costs:
+        able = sorted(able, key=lambda each: each.measured.perplexity)
+    else:
+        able = _spread(front_of(able), many)
+    chosen: list[Candidate] = []
+    for candidate in able:
+        if len(chosen) < many and kind_of(candidate) not in map(kind_of, chosen):
+            chosen.append(candidate)
+    rest = [each for each in able if each not in chosen]
+    return [*chosen, *rest][:many]
+
+
+def first_rung(
+    parents: Sequence[Candidate], epochs: float, dropout: float, single: Candidate | None
+) -> list[Job]:
+    """Return the first trainings of a round: every parent, and the first one in three ways.
+
+    A single method that comes near is trained likewise, so that it has the same chance.
+    """
+    plain = Training(epochs, RATES[0], dropout)
+    jobs = [trained_job(parent, plain) for parent in parents]
+    if parents:
+        jobs.append(trained_job(parents[0], Training(epochs, RATES[1], dropout)))
+        jobs.append(trained_job(parents[0], Training(epochs, RATES[0], dropout, distill=True)))
+    if single is not None:
+        jobs.append(trained_job(single, plain))
+    return jobs
+
+
+def next_rung(trained: Sequence[Candidate], limits: Limits, epochs: float, many: int) -> list[Job]:
+    """Return longer trainings of the best of those that were trained, going on from there."""
+    best = sorted(trained, key=lambda each: _rank(each, limits))[:many]
+    return [trained_job(each, _training_of(each, epochs)) for each in best]
+
+
+def trained_job(parent: Candidate, training: Training) -> Job:
+    """Return the parent's recipe with a training before its codes."""
+    taught = " by the source" if training.distill else ""
+    if parent.trained:
+        label = f"{parent.label.removesuffix(taught)} + {training.epochs:g}{taught}"
+    else:
+        label = f"{parent.label}, trained {training.epochs:g}{taught}"
+    return Job(
+        "recovered",
+        label,
+        with_training(parent.recipe, training.step()),
+        parent=parent.number,
+        whole_text=True,
+    )
+
+
+def with_training(
+    recipe: Sequence[Mapping[str, Any]], step: Mapping[str, Any]
+) -> list[Mapping[str, Any]]:
+    """Return a recipe with a step put before the first that makes codes.
+
+    Training wins back most of what low rank loses and little of what few bits lose, and codes
+    made of trained numbers are better than trained codes.
+    """
+    number = next((at for at, each in enumerate(recipe) if each["method"] in CODES), len(recipe))
+    return [*recipe[:number], step, *recipe[number:]]
+
+
+def kind_of(candidate: Candidate) -> tuple[Any, ...]:
+    """Return which methods a candidate uses, on what, and its fewest bits."""
+    found = []
+    fewest = min((step.get("bits", 32) for step in candidate.recipe), default=32)
+    for step in candidate.recipe:
+        if step["method"] not in CODES:
+            where = str(step.get("weights", "*"))
+            found.append((step["method"], "cells" in where, "embedding" in where))
+    return (*found, fewest)
+
+
+def _training_of(candidate: Candidate, epochs: float) -> Training:
+    """Return the last training of a candidate, of another length."""
+    last = [step for step in candidate.recipe if step["method"] == "recover"][-1]
+    return Training(
+        epochs, last["learning_rate"], last["dropout"], bool(last.get("distill", False))
+    )
+
+
+def _rank(candidate: Candidate, limits: Limits) -> tuple[float, float, float]:
+    measured = candidate.measured
+    if math.isinf(limits.perplexity):
+        return max(1.0, limits.cost_excess(measured)), measured.perplexity, measured.bytes
+    return max(1.0, limits.excess(measured)), measured.bytes, measured.perplexity
+
+
+def _spread(front: Sequence[Candidate], many: int) -> list[Candidate]:
+    """Return some of a front, evenly, from its second smallest on."""
+    if len(front) <= many:
+        return list(front)
+    step = (len(front) - 1) / many
+    return [front[min(len(front) - 1, 1 + int(step * number))] for number in range(many)]

@@ -1,0 +1,93 @@
+"""Budgets: what can be written, what it means, what is refused."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from terselm.errors import UsageError
+from terselm.pipeline.budget import Budget, Limits
+from terselm.pipeline.measurement import Measurement
+from terselm.pipeline.units import read_seconds
+
+SOURCE = Measurement(
+    bytes=80_000_000,
+    perplexity=100.0,
+    ci95=None,
+    tokens=10,
+    whole_text=True,
+    microseconds=2_000.0,
+    step_microseconds=1_000.0,
+    memory=81_000_000,
+)
+
+
+@pytest.mark.parametrize(
+    ("written", "bytes_"),
+    [
+        ("5MB", 5_000_000),
+        ("5 mb", 5_000_000),
+        ("5MiB", 5_242_880),
+        ("500kB", 500_000),
+        ("1.5MB", 1_500_000),
+        ("123456", 123_456),
+        (123_456, 123_456),
+        ("25%", 20_000_000),
+    ],
+)
+def test_sizes(written: str | int, bytes_: float):
+    assert Budget(max_size=written).limits(SOURCE).size == pytest.approx(bytes_)
+
+
+@pytest.mark.parametrize(
+    ("written", "microseconds"),
+    [("200us", 200), ("200µs", 200), ("0.2ms", 200), ("1s", 1e6), (150, 150), ("10%", 200)],
+)
+def test_latencies(written: str | float, microseconds: float):
+    assert Budget(max_latency=written).limits(SOURCE).latency == pytest.approx(microseconds)
+
+
+@pytest.mark.parametrize(
+    ("written", "perplexity"), [("85", 85), (85, 85), ("+3%", 103), ("+2.5", 102.5), ("+0%", 100)]
+)
+def test_perplexities(written: str | float, perplexity: float):
+    assert Budget(max_perplexity=written).limits(SOURCE).perplexity == pytest.approx(perplexity)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({}, "nothing in it"),
+        ({"max_size": "5 parsecs"}, "--max-size is '5 parsecs'; write 5MB"),
+        ({"max_size": "-5MB"}, "--max-size"),
+        ({"max_size": "0"}, "more than nothing"),
+        ({"max_size": "MB"}, "--max-size is 'MB'"),
+        ({"max_memory": "1e9"}, "--max-memory"),
+        ({"max_latency": "200"}, "--max-latency is '200'; write 200us"),
+        ({"max_latency": math.nan}, "--max-latency"),
+        ({"max_perplexity": "3%"}, "write +3%"),
+        ({"max_perplexity": "good"}, "'good' where a number should be"),
+        ({"max_perplexity": "+-3%"}, "where a number should be"),
+        ({"max_size": "nan%"}, "where a number should be"),
+    ],
+)
+def test_what_cannot_be_is_refused(values: dict[str, str], said: str):
+    with pytest.raises(UsageError) as caught:
+        Budget(**values)
+    assert said in str(caught.value)
+
+
+def test_excess_is_the_worst_factor():
+    limits = Limits(size=40_000_000, perplexity=80)
+    assert limits.excess(SOURCE) == pytest.approx(2.0)
+    assert limits.cost_excess(SOURCE) == pytest.approx(2.0)
+    assert Limits(perplexity=80).cost_excess(SOURCE) == 0
+    assert [text.split()[0] for text in limits.missed(SOURCE)] == ["size", "perplexity"]
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"), [("600", 600), ("90s", 90), ("10min", 600), ("1.5h", 5400), ("2m", 120)]
+)
+def test_durations(written: str, seconds: float):
+    assert read_seconds(written, "--time-limit") == seconds

@@ -1,0 +1,75 @@
+"""Times of another device, from what the real tlm-bench prints."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from terselm.errors import UsageError
+from terselm.evaluate.cost import inspect
+from terselm.models.checkpoint import load
+from terselm.pipeline.device import read_profile
+from terselm.runtime.library import library_path
+from terselm.runtime.model import Model
+from tests.pipeline.conftest import Trained
+
+
+@pytest.fixture(scope="module")
+def printed(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    program = Path(library_path()).parent / "tlm-bench"
+    if not program.exists():
+        pytest.skip("NEEDS make native: there is no tlm-bench beside the library")
+    done = subprocess.run(
+        [str(program), str(trained.model), "--steps", "50", "--json"],
+        capture_output=True,
+        check=True,
+    )
+    path = tmp_path_factory.mktemp("device") / "profile.json"
+    path.write_bytes(done.stdout)
+    return path
+
+
+def test_the_bytes_a_token_reads_are_those_that_python_counts(trained: Trained):
+    counted = inspect(load(trained.model))
+    row = next(part.bytes_read for part in counted.weights if part.name == "embedding")
+    assert Model(trained.model).describe().read_bytes == counted.bytes_read - row
+
+
+def test_the_measured_model_takes_the_measured_time(trained: Trained, printed: Path):
+    profile = read_profile(printed)
+    values = json.loads(printed.read_text())
+    expected = values["step_and_probabilities_us"]["median"]
+    read = values["model"]["bytes_read"]
+    assert profile.microseconds + profile.microseconds_per_byte * read == pytest.approx(expected)
+
+
+def test_several_models_give_a_line(printed: Path, tmp_path: Path):
+    values = json.loads(printed.read_text())
+    several = []
+    for read in (100_000, 400_000, 900_000):
+        one = json.loads(json.dumps(values))
+        one["model"]["bytes_read"] = read
+        one["step_and_probabilities_us"]["median"] = 7.0 + read / 20_000
+        several.append(one)
+    path = tmp_path / "several.json"
+    path.write_text(json.dumps(several))
+    profile = read_profile(path)
+    assert profile.microseconds == pytest.approx(7.0)
+    assert profile.microseconds_per_byte == pytest.approx(1 / 20_000)
+    assert profile.points == 3
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "[1]", '{"device_profile": 2}', "nonsense"])
+def test_what_is_no_profile_is_refused(text: str, tmp_path: Path):
+    path = tmp_path / "profile.json"
+    path.write_text(text)
+    with pytest.raises(UsageError, match="tlm-bench"):
+        read_profile(path)
+
+
+def test_no_file(tmp_path: Path):
+    with pytest.raises(UsageError, match="No such file"):
+        read_profile(tmp_path / "nothing.json")

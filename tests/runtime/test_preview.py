@@ -1,0 +1,154 @@
+"""A preview of the output layer finds what all scores would find, in whatever form it is stored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from terselm.errors import UsageError
+from terselm.linear.dense import Dense
+from terselm.linear.grouped_rows import GroupedRows
+from terselm.linear.low_rank import LowRank
+from terselm.linear.row_blocks import RowBlocks
+from terselm.models.checkpoint import save
+from terselm.models.config import ModelConfig
+from terselm.models.language_model import LanguageModel
+from terselm.runtime import Model, kernel_names
+from terselm.text.build import vocabulary_from_words
+from tests.runtime.test_parity import tamed
+from tests.tiny import FORM_BUILDERS, make_output_variant, random_quantized
+
+WORDS, HIDDEN = 403, 160
+TOKENS = [3, 0, 77, 250]
+
+FORMS = {
+    **FORM_BUILDERS,
+    "low_rank, wide": lambda rows, columns: LowRank(
+        Dense.initialize(rows, 120), random_quantized(120, columns, 8, None)
+    ),
+    "row_blocks/leaves": lambda rows, columns: RowBlocks(
+        [Dense.initialize(rows - 99, columns), random_quantized(99, columns, 8, None)]
+    ),
+    "grouped_rows/leaves": lambda rows, columns: GroupedRows(
+        [Dense.initialize(rows // 2, columns), Dense.initialize(rows - rows // 2, columns)],
+        (torch.randperm(rows) >= rows // 2).long(),
+    ),
+}
+# Their rows are not looked up one by one as they are multiplied.
+REFUSED = ("tensor_train", "row_blocks", "row_blocks/mixed", "grouped_rows")
+
+
+def refused(form: str) -> bool:
+    return form in REFUSED or form.startswith("tensor_train/")
+
+
+def make(form: str | None, **settings: object) -> LanguageModel:
+    torch.manual_seed(len(form or ""))
+    words = ["<eos>", "<unk>", *(f"w{number:03d}" for number in range(WORDS - 2))]
+    config = ModelConfig(
+        cell="gru",
+        hidden=(HIDDEN,),
+        **{"embedding": 8, **settings},  # type: ignore[arg-type]
+    )
+    model = LanguageModel(config, vocabulary_from_words(words)).eval()
+    with torch.no_grad():
+        model.output.bias.uniform_(-1, 1)
+        for name, op in model.weights().items():
+            if name == "output" and form is not None:
+                model.replace_weight(name, tamed(FORMS[form](*op.shape)))
+            elif isinstance(op, Dense):
+                op.weight.mul_(4)
+    return model
+
+
+def check(full: Model, previewed: Model, *, exact: bool) -> None:
+    """The same words in the same order (but for ties), log-probabilities off by one number."""
+    state = full.state()
+    for token in TOKENS:
+        full.step(state, token)
+        every = full.log_probabilities(state)
+        for k, prefix, left_out in (
+            (1, "", []),
+            (9, "", [5, 9]),
+            (WORDS + 1, "", []),
+            (4, "w1", []),
+        ):
+            expected = full.top(state, k, prefix=prefix, exclude=left_out)
+            found = previewed.top(state, k, prefix=prefix, exclude=left_out)
+            assert len(found) == len(expected)
+            if not exact and prefix == "":
+                continue
+            shift = found[0][1] - expected[0][1]
+            for (word, score), (_, best) in zip(found, expected, strict=True):
+                tolerance = 1e-5 * (1 + abs(best))
+                assert abs(every[word] - best) <= tolerance
+                assert abs(score - shift - best) <= tolerance
+            assert abs(shift) < 0.2
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if not refused(form)])
+def test_every_form(form: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save(make(form), path)
+    for bits, kernels in enumerate([*kernel_names()[:2], "portable"], start=2):
+        check(Model(path, kernels=kernels), Model(path, kernels=kernels, preview=bits), exact=True)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"embedding": HIDDEN, "tied": True}, {"embedding": 120, "tied": True}],
+    ids=["tied", "tied with a projection"],
+)
+def test_tied_outputs(settings: dict[str, object], tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save(make(None, **settings), path)
+    previewed = Model(path, preview=4)
+    assert previewed.preview == 4
+    check(Model(path), previewed, exact=True)
+
+
+@pytest.mark.parametrize("form", ["dense", "quantized", "row_blocks/leaves", "grouped_rows/leaves"])
+def test_what_saves_bytes_is_previewed(form: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save(make(form), path)
+    full, previewed = Model(path), Model(path, preview=2, preview_mode="fast")
+    assert previewed.preview == 2
+    assert previewed.working_bytes() > full.working_bytes()
+    check(full, previewed, exact=False)
+
+
+@pytest.mark.parametrize("form", ["quantized/4 bits, rows", "product_codes", "low_rank"])
+def test_what_saves_none_is_left_out(form: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save(make(form), path)
+    full, previewed = Model(path), Model(path, preview=4)
+    assert previewed.preview == 0
+    assert previewed.working_bytes() == full.working_bytes()
+    assert np.array_equal(previewed.top(full.state(), 9), full.top(full.state(), 9))
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if refused(form)])
+def test_what_can_have_none_is_refused(form: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save(make(form), path)
+    with pytest.raises(UsageError, match="no preview"):
+        Model(path, preview=4)
+
+
+def test_adaptive_outputs_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save(make_output_variant("adaptive"), path)
+    with pytest.raises(UsageError, match="adaptive"):
+        Model(path, preview=4)
+
+
+def test_impossible_settings(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save(make("dense"), path)
+    with pytest.raises(UsageError, match="preview is 5"):
+        Model(path, preview=5)
+    with pytest.raises(UsageError, match="preview_mode 'quick'"):
+        Model(path, preview=4, preview_mode="quick")
