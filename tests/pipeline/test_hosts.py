@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,21 +36,19 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """The address of a database of a server of our own."""
     folder = programs()
     if folder is None:
         if os.environ.get("CI"):
             pytest.fail(REASON)
         pytest.skip(REASON)
-    place = tmp_path_factory.mktemp("postgres")
+    # Not in pytest's folder, which is closed to other users whenever a run begins.
+    place = Path(tempfile.mkdtemp(prefix="terselm-postgres-"))
     # The server refuses to run as root.
     user = "postgres" if getpass.getuser() == "root" else getpass.getuser()
     before = []
     if getpass.getuser() == "root":
-        for parent in (place, *place.parents):
-            if parent != Path("/tmp") and str(parent).startswith(("/tmp/", "/var/tmp/")):
-                parent.chmod(0o755)
         shutil.chown(place, "postgres")
         before = ["runuser", "-u", "postgres", "--"]
     port = free_port()
@@ -68,6 +67,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"postgresql://{user}@127.0.0.1:{port}/trials"
     finally:
         call(str(folder / "pg_ctl"), "-D", str(data), "-m", "immediate", "stop")
+        shutil.rmtree(place)
 
 
 def started(trained: Trained, out: Path, *more: str) -> subprocess.Popen[str]:
@@ -108,7 +108,8 @@ def test_workers_share_a_study_and_one_that_is_killed_loses_its_trial_only(
     results = json.loads(out)
     assert results["met"]
     study = open_study(tmp_path, trained.model, Workers(storage=postgres, study="shared"), 0)
-    keys = [each.key for each in study.candidates()]
+    # Two workers may sample the same plan at the same moment; what was asked for is done once.
+    keys = [each.key for each in study.candidates() if each.origin != "sampled"]
     assert len(keys) == len(set(keys))
     assert not study.has_waiting()
     for each in results["front"]:

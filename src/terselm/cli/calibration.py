@@ -38,9 +38,11 @@ class Calibration:
 
 
 def calibration_text(
-    data: str, vocabulary: Vocabulary, output: Output, tokens: int = CALIBRATION_TOKENS
+    data: str, vocabulary: Vocabulary, output: Output, tokens: int | None = None
 ) -> Calibration:
     """Return the start of the training text, and remark on tokens that the model does not know.
+
+    `tokens` is how much of it; `CALIBRATION_TOKENS` if not given.
 
     Raises
     ------
@@ -48,7 +50,7 @@ def calibration_text(
         If a word is not in the vocabulary and there is no `<unk>`.
     """
     try:
-        ids = split_of(data, "train", vocabulary).ids[:tokens]
+        ids = split_of(data, "train", vocabulary).ids[: tokens or CALIBRATION_TOKENS]
     except UsageError as error:
         raise UsageError(f"calibration text: {error}") from None
     unknown = vocabulary.count_unknown(ids)

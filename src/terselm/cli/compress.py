@@ -20,9 +20,12 @@ RecipeOption = Annotated[
 ]
 Split = Annotated[str, typer.Option("--split", help="Text of the printed perplexities.")]
 CalibrationTokens = Annotated[
-    int,
+    int | None,
     typer.Option(
-        "--calibration-tokens", help="Of the training text, for methods that look at it.", min=1
+        "--calibration-tokens",
+        help="Of the training text, for methods that look at it. [100000]",
+        min=1,
+        show_default=False,
     ),
 ]
 
@@ -36,7 +39,7 @@ def compress(
     out: Out,
     data: OptionalData = None,
     split: Split = "valid",
-    calibration_tokens: CalibrationTokens = 100_000,
+    calibration_tokens: CalibrationTokens = None,
     device: Device = "auto",
     seed: Seed = 0,
     json: Json = False,

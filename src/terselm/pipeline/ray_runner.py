@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +19,7 @@ from terselm.pipeline.work import Outcome, do_job, file_name
 from terselm.pipeline.workbench import Setting, Workbench
 
 PAUSE = 1.0
+PATIENCE = 5.0
 LOST = "lost with a worker"
 
 
@@ -47,6 +49,7 @@ class RayRunner:
             self._ray: Any = import_module("ray")
         except ImportError:
             raise UsageError("--ray needs ray; pip install 'terselm[distributed]'") from None
+        _check_answers(address)
         try:
             self._ray.init(
                 address=address,
@@ -96,6 +99,23 @@ class RayRunner:
         path.parent.mkdir(exist_ok=True)
         write_bytes(path, data)
         return replace(outcome, file=file_name(number))
+
+
+def _check_answers(address: str) -> None:
+    """Refuse an address of the form host:port that nothing listens at; Ray waits for minutes.
+
+    Raises
+    ------
+    TerselmError
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "/" in address:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        cause = getattr(error, "strerror", None) or str(error)
+        raise TerselmError(f"--ray {address}: no cluster answers: {cause}") from None
 
 
 def remote_job(
