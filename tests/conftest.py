@@ -13,6 +13,7 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[1]
 MISSING = "NEEDS DATA:"
+NO_BROWSER = "NEEDS A BROWSER:"
 
 
 def pytest_configure() -> None:
@@ -76,15 +77,14 @@ def shared_checkpoints(request: pytest.FixtureRequest) -> Path:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    reports = terminalreporter.stats.get("skipped", [])
-    missing = sum(
-        isinstance(report.longrepr, tuple) and MISSING in report.longrepr[2] for report in reports
-    )
-    if missing:
-        terminalreporter.write_sep(
-            "!",
-            f"{missing} test(s) did NOT run: no corpora or checkpoints "
-            "(set TERSELM_DATA, TERSELM_CHECKPOINTS)",
-            yellow=True,
-            bold=True,
+    for sign, what in (
+        (MISSING, "no corpora or checkpoints (set TERSELM_DATA, TERSELM_CHECKPOINTS)"),
+        (NO_BROWSER, "no browser (install playwright and chromium)"),
+    ):
+        missing = sum(
+            isinstance(report.longrepr, tuple) and sign in report.longrepr[2]
+            for report in terminalreporter.stats.get("skipped", [])
         )
+        if missing:
+            line = f"{missing} test(s) did NOT run: {what}"
+            terminalreporter.write_sep("!", line, yellow=True, bold=True)

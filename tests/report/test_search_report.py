@@ -1,197 +1,165 @@
-"""The report of a search in a real browser, its tables and its model card."""
+"""What a search leaves behind: all files, also where there is next to nothing to show."""
 
 from __future__ import annotations
 
-import os
+import io
+import math
 import re
-import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+import xml.etree.ElementTree as ElementTree
 
 import pytest
-import yaml
-from huggingface_hub import ModelCard
+from rich.console import Console
 
-from terselm.report.model_card import model_card
+from terselm.errors import TerselmError
+from terselm.report.search_page import tiles
+from terselm.report.search_plots import ceiling
+from terselm.report.search_reading import recipe_line, shown
 from terselm.report.search_report import render_page, write_report
+from terselm.report.search_shares import MOST, REST, group_parts
 from terselm.report.search_tables import answers_table, front_table, markdown_table
-from tests.report.search_fixture import HOSTILE, search_results
+from tests.report import search_fixture as searches
 
-REASON = "NEEDS BROWSER: install Debian's package chromium"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    program = shutil.which("chromium")
-    if program is None:
-        if os.environ.get("CI"):
-            pytest.fail(REASON)
-        pytest.skip(REASON)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield found
-        found.close()
-
-
-@pytest.fixture
-def opened(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
-    """Opens a report and fails on any error, and on any request that leaves it."""
-    pages, troubles = [], []
-
-    def open_page(results: dict[str, Any], width: int = 1180, **options: Any) -> Any:
-        path = tmp_path / "report.html"
-        path.write_text(render_page(results), encoding="utf-8")
-        page = browser.new_page(viewport={"width": width, "height": 800}, **options)
-        page.on("pageerror", lambda error: troubles.append(str(error)))
-        page.on("console", lambda note: troubles.append(note.text))
-        page.on("dialog", lambda dialog: (troubles.append("dialog"), dialog.dismiss()))
-        page.on(
-            "request",
-            lambda request: (
-                request.url.startswith(("file:", "data:", "blob:")) or troubles.append(request.url)
-            ),
-        )
-        page.goto(path.as_uri())
-        pages.append(page)
-        return page
-
-    yield open_page
-    for page in pages:
-        page.close()
-    assert not troubles
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1180])
-def test_the_page_fits_and_is_quiet(opened: Callable[..., Any], width: int, scheme: str):
-    page = opened(search_results(), width, color_scheme=scheme)
-    page.wait_for_selector("#front .main-svg")
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    light = sum(map(int, re.findall(r"\d+", background)[:3])) > 380
-    assert light == (scheme == "light")
-
-
-def test_a_point_tells_its_recipe(opened: Callable[..., Any]):
-    page = opened(search_results())
-    page.wait_for_selector("#front .scatterlayer .points path")
-    page.locator("#front").scroll_into_view_if_needed()
-    place = page.evaluate(
-        """() => {
-            const traces = document.querySelectorAll("#front .scatterlayer .trace");
-            const boxes = Array.from(traces[traces.length - 2].querySelectorAll(".points path"));
-            const box = boxes[0].getBoundingClientRect();
-            return [box.x + box.width / 2, box.y + box.height / 2];
-        }"""
-    )
-    page.mouse.move(place[0] - 3, place[1])
-    page.mouse.move(*place)
-    page.wait_for_selector("#front .hoverlayer .hovertext", state="attached")
-    text = page.text_content("#front .hoverlayer")
-    assert "perplexity" in text
-    assert any(method in text for method in ("quantize", "gptq", "recover", "low_rank"))
-
-
-def test_dark_and_back(opened: Callable[..., Any]):
-    page = opened(search_results(), color_scheme="light")
-    before = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    page.click("#theme")
-    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != before
-    page.click("#theme")
-    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == before
-
-
-def test_the_table_sorts_and_filters(opened: Callable[..., Any]):
-    page = opened(search_results())
-    page.click("#candidates th >> text=bytes")
-    cells = page.eval_on_selector_all(
-        "#candidates tbody tr td:nth-child(3)", "all => all.map((one) => +one.dataset.value)"
-    )
-    assert cells == sorted(cells)
-    page.click("#candidates th >> text=bytes")
-    first = page.eval_on_selector(
-        "#candidates tbody tr td:nth-child(3)", "one => +one.dataset.value"
-    )
-    assert first == max(cells)
-    page.fill("#filter", "tensor_train")
-    shown = page.eval_on_selector_all(
-        "#candidates tbody tr", "all => all.filter((one) => !one.hidden).length"
-    )
-    assert 0 < shown < len(cells)
-
-
-def test_what_looks_like_markup_is_text(opened: Callable[..., Any]):
-    results = search_results()
-    for each in [*results["candidates"], *results["front"]]:
-        each["label"] = HOSTILE
-        each["recipe"] = [{"method": HOSTILE, "weights": "*"}]
-    results["model"] = HOSTILE
-    results["message"] = HOSTILE
-    page = opened(results)
-    page.wait_for_selector("#front .main-svg")
-    assert page.inner_text("h1") == HOSTILE
-    assert page.query_selector("img[src=x]") is None
-
-
-def test_without_scripts_there_is_a_picture(opened: Callable[..., Any]):
-    page = opened(search_results(), java_script_enabled=False)
-    assert page.is_visible("img.still")
-    assert page.is_visible("#candidates")
-    assert not page.is_visible("#filter")
-
-
-def emptied(**changes: Any) -> dict[str, Any]:
-    return {**search_results(), **changes}
-
-
-EMPTY = [
-    emptied(chosen=None, nearest=3, met=False),
-    emptied(chosen=None, nearest=None, test=None, agreement=None, kenlm=None, stages=[]),
-    emptied(
-        front=[], candidates=[], chosen=None, parts={**search_results()["parts"], "after": None}
-    ),
-    emptied(sensitivity={"tokens": 0, "weights": []}),
-    emptied(candidates=search_results()["candidates"][:1], chosen=None),
+NAMES = [
+    "report.html",
+    "table.md",
+    "front.svg",
+    "front.png",
+    "parts.svg",
+    "parts.png",
+    "sensitivity.svg",
+    "sensitivity.png",
 ]
+CASES = ("search_results", "without_budget", "bare", "one_candidate", "hostile")
 
 
-@pytest.mark.parametrize("number", range(len(EMPTY)))
-def test_what_is_missing_leaves_a_whole_report(number: int, tmp_path: Path):
-    written = write_report(EMPTY[number], tmp_path)
-    assert {path.name for path in written} >= {"report.html", "table.md", "front.svg", "front.png"}
-    assert all(path.stat().st_size > 100 for path in written)
+def terminal(renderable) -> str:
+    console = Console(file=io.StringIO(), width=220)
+    console.print(renderable)
+    return console.file.getvalue()
 
 
-def test_tables_have_every_model_of_the_front():
-    results = search_results()
-    text = markdown_table(results)
-    for each in results["front"]:
-        assert f"{each['bytes']:,}" in text
-    assert front_table(results) is not None
-    some = {**results, "answers": {"closest": results["front"][0]["number"]}}
-    assert "closest to the source" in answers_table(some).markdown()
+@pytest.mark.parametrize("name", CASES)
+def test_every_file_is_written(tmp_path, name):
+    written = write_report(getattr(searches, name)(), tmp_path)
+    assert [path.name for path in written] == NAMES
+    assert sorted(tmp_path.iterdir()) == sorted(written)
+    for path in written:
+        if path.suffix == ".svg":
+            assert ElementTree.parse(path).getroot().tag.endswith("svg")
+        elif path.suffix == ".png":
+            assert path.read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_card_is_one_that_hugging_face_reads():
-    results = search_results()
-    number = results["chosen"]
-    text = model_card(results, number, licence="apache-2.0")
-    card = ModelCard(text)
-    card.data.to_dict()
-    chosen = next(each for each in results["candidates"] if each["number"] == number)
-    assert card.data.license == "apache-2.0"
-    values = [result.metric_value for result in card.data.eval_results]
-    assert values[0] == pytest.approx(chosen["perplexity"], abs=1e-3)
-    assert values[1] == pytest.approx(results["test"]["perplexity"], abs=1e-3)
-    recipe = re.search(r"```yaml\n(.*?)```", text, re.DOTALL)
-    assert recipe is not None
-    assert yaml.safe_load(recipe.group(1)) == chosen["recipe"]
-    assert f"{chosen['bytes']:,} bytes" in text
+def test_the_same_results_give_the_same_files(tmp_path):
+    folders = [tmp_path / "one", tmp_path / "other"]
+    for folder in folders:
+        folder.mkdir()
+        write_report(searches.search_results(), folder)
+    for name in NAMES:
+        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
 
 
-def test_a_card_of_nothing_is_refused():
-    with pytest.raises(ValueError, match="no candidate 9999"):
-        model_card(search_results(), 9999)
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(TerselmError, match="cannot write"):
+        write_report(searches.bare(), tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("strip", ["kenlm", "test", "agreement", "device_profile", "time_limit"])
+def test_what_may_be_missing(strip):
+    assert "<h1>" in render_page({**searches.search_results(), strip: None})
+
+
+def test_the_terminal_marks_the_chosen_one():
+    lines = terminal(front_table(searches.search_results())).splitlines()
+    (chosen,) = [line for line in lines if line.startswith("→")]
+    for figure in ("44", "4,736,128", "16.7 ×", "108.35", "99.2 to 118.5", "−1.9 %", "341 µs"):
+        assert figure in chosen
+    assert "rank_budget: share 0.4 → recover: dropout 0.4, epochs 1 → gptq" in chosen
+    sizes = [
+        int(size.replace(",", "")) for size in re.findall(r" (\d+,\d+,\d+) ", "\n".join(lines))
+    ]
+    assert len(sizes) == 8 and sizes == sorted(sizes, reverse=True)
+
+
+def test_a_chosen_one_off_the_front_is_listed():
+    text = terminal(front_table(searches.search_results(chosen=20)))
+    assert re.search(r"^→ +20 ", text, flags=re.MULTILINE)
+
+
+def test_the_three_answers():
+    text = terminal(answers_table(searches.without_budget()))
+    assert [line.split()[0] for line in text.splitlines()[2:]] == [
+        "closest",
+        "balanced",
+        "smallest",
+    ]
+    assert terminal(answers_table(searches.search_results())).count("\n") == 2
+
+
+def test_markdown_says_what_the_figures_need():
+    text = markdown_table(searches.search_results())
+    assert text.startswith("The budget is met")
+    assert "measured on the beginning of the text" in text
+    estimated = markdown_table(searches.one_candidate())
+    assert "Times are estimates for Cortex-A53, 1.2 GHz" in estimated and "≈ 842 µs" in estimated
+    assert "<img" not in markdown_table(searches.hostile())
+
+
+def test_what_a_report_is_about():
+    assert shown(searches.search_results()).role == "chosen"
+    assert shown(searches.one_candidate()).role == "nearest"
+    assert shown(searches.without_budget()).role == "closest"
+    assert shown(searches.bare()) is None
+
+
+def test_tiles_say_which_limit_is_missed():
+    results = searches.search_results()
+    results["limits"].update(latency=300.0, perplexity=109.0)
+    kept = {tile.title: tile.kept for tile in tiles(results)}
+    assert kept == {
+        "size of the file": True,
+        "perplexity": True,
+        "time of a token": False,
+        "memory": None,
+    }
+
+
+def test_outliers_do_not_stretch_the_axis():
+    results = searches.search_results()
+    top = ceiling(results)
+    assert 110.5 < top < 200
+    results["candidates"][0]["perplexity"] = math.inf
+    results["candidates"][1]["perplexity"] = 1e9
+    assert ceiling(results) == top
+    assert "∞" not in render_page(results) and "not finite" in render_page(results)
+    results["limits"]["perplexity"] = 400.0
+    assert ceiling(results) > 400
+
+
+def test_an_axis_without_outliers_ends_at_its_highest_point():
+    results = searches.search_results()
+    keep = [each for each in results["candidates"] if each["perplexity"] < 115]
+    results.update(candidates=keep)
+    assert ceiling(results) == max(each["perplexity"] for each in keep)
+
+
+def test_bars_hold_everything():
+    parts = searches.search_results()["parts"]
+    small = [{"name": f"p{n}", "kind": "x", "bytes": 10, "microseconds": 1.0} for n in range(30)]
+    crowd = {"bytes": 300, "microseconds": 30.0, "parts": small}
+    for whole in (parts, {"before": crowd, "after": None}):
+        for bar in group_parts(whole):
+            assert sum(piece.share for piece in bar.pieces) == pytest.approx(1)
+            assert sum(piece.amount for piece in bar.pieces) == pytest.approx(bar.total, rel=0.01)
+            assert len(bar.pieces) <= MOST + 1
+            assert bar.pieces[-1].name == REST
+
+
+def test_recipes_in_words():
+    assert recipe_line(searches.TINY) == (
+        "rank_budget: share 0.28 → recover: dropout 0.4, epochs 1, distill → "
+        "gptq: bits 3, group 32 → recover: dropout 0.4, epochs 0.5, distill, train codes"
+    )
+    step = {"method": "low_rank", "weights": "cells.*", "rank": 0.4, "stacked": False}
+    assert recipe_line([step]) == "low_rank on cells.*: rank 0.4"
+    assert recipe_line([]) == "as it is"

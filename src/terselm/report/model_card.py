@@ -1,26 +1,61 @@
-"""The model card of a model that a search chose, in the form of Hugging Face."""
+"""The model card of a candidate, as the Hugging Face Hub reads it."""
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from terselm.errors import UsageError
 from terselm.report import search_reading as reading
-from terselm.report.sizes import human_bytes
+from terselm.report.sizes import human_bytes, human_number, human_share
 
-LIMITS = """\
-* It continues text like that which it was trained on, and nothing else; words outside its
-  vocabulary are one unknown word to it.
-* Perplexities are those of the text named here. On other text they may be far worse.
-* What is in its training text, prejudice included, may be in what it predicts. Nothing is filtered.
-* Times hold for the machine named here."""
+Values = Mapping[str, Any]
+
+DATASETS = {
+    "ptb": ("ptb_text_only", "Penn Treebank", "en"),
+    "tinyshakespeare": ("tiny_shakespeare", "Tiny Shakespeare", "en"),
+}
+"""Name on the Hub, name in prose and language of the corpora that terselm knows by name."""
+LICENCES = {
+    "apache-2.0",
+    "mit",
+    "openrail",
+    "bsd-2-clause",
+    "bsd-3-clause",
+    "cc",
+    "cc0-1.0",
+    "cc-by-4.0",
+    "cc-by-sa-4.0",
+    "cc-by-nc-4.0",
+    "cc-by-nc-sa-4.0",
+    "gpl-2.0",
+    "gpl-3.0",
+    "lgpl-3.0",
+    "agpl-3.0",
+    "mpl-2.0",
+    "unlicense",
+    "unknown",
+}
+"""Identifiers of the Hub that are given as they are; any other licence is "other", by name."""
+FILE = "model.safetensors"
+"""The model that lies beside the card."""
+TAGS = ["terselm", "language-model", "recurrent-neural-network", "compressed", "on-device"]
 
 
-def model_card(results: Mapping[str, Any], number: int, licence: str | None = None) -> str:
-    """Return the text of a README.md with YAML head.
+def model_card(
+    results: Values,
+    number: int,
+    licence: str | None = None,
+    *,
+    base_model: str | None = None,
+    language: str | None = None,
+) -> str:
+    """Return the README of a candidate's repository on the Hugging Face Hub.
 
     Parameters
     ----------
@@ -28,155 +63,141 @@ def model_card(results: Mapping[str, Any], number: int, licence: str | None = No
         The results document of a search.
     number : int
         Of the candidate.
-    licence : str, optional
-        Of the model, as Hugging Face names it ("apache-2.0"). A compressed model has the licence
-        of what it was made from, which terselm does not know: "other" if left out.
+    licence : str or None
+        An identifier of the Hub ("apache-2.0") or the name of another licence. None: "other", and
+        the card says that none was stated, since terselm does not know that of the source model.
+    base_model : str or None
+        Where the source model is on the Hub, "owner/name"; left out where not known.
+    language : str or None
+        ISO 639-1 code of the text; known without it for PTB and Tiny Shakespeare.
+
+    Returns
+    -------
+    str
+        Markdown with a YAML head that `huggingface_hub.ModelCard` reads.
 
     Raises
     ------
-    ValueError
-        If there is no candidate of that number.
+    UsageError
+        If no candidate has that number.
     """
     candidate = reading.find(results, number)
     if candidate is None:
-        raise ValueError(f"there is no candidate {number}")
-    name = Path(str(results["model"])).stem
-    head = _head(results, candidate, name, licence).to_yaml()
-    return f"---\n{head}\n---\n\n{_body(results, candidate, name, licence)}"
+        numbers = ", ".join(str(each["number"]) for each in results["candidates"])
+        raise UsageError(f"no candidate has the number {number}; there are: {numbers or 'none'}")
+    further = reading.is_measured_further(results, number)
+    environment = Environment(
+        loader=PackageLoader("terselm.report"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "text": _text,
+        "code": _code,
+        "bytes": human_bytes,
+        "number": human_number,
+        "share": human_share,
+        "microseconds": reading.microseconds,
+        "interval": reading.interval,
+        "line": reading.recipe_line,
+        "yaml": reading.recipe_yaml,
+    }
+    body = environment.get_template("model_card.md.j2").render(
+        results=results,
+        candidate=candidate,
+        source=results["source"],
+        test=results["test"] if further else None,
+        agreement=results["agreement"] if further else None,
+        name=_name(results),
+        data=_dataset(results)[1],
+        licence=licence,
+        base_model=base_model,
+        times=reading.times,
+        change=reading.change,
+        fence=_fence(candidate),
+        file=FILE,
+    )
+    head = _head(results, candidate, licence, base_model, language)
+    return f"---\n{head}\n---\n\n{body}"
 
 
 def _head(
-    results: Mapping[str, Any], candidate: Mapping[str, Any], name: str, licence: str | None
-) -> ModelCardData:
-    measured = [("validation", candidate["perplexity"])]
-    if _is_chosen(results, candidate) and results["test"]:
-        measured.append(("test", results["test"]["perplexity"]))
-    data = _plain_name(results["data"])
-    return ModelCardData(
-        library_name="terselm",
-        license=licence or "other",
-        pipeline_tag="text-generation",
-        tags=["language-model", "recurrent", "compressed", "on-device"],
-        datasets=[data],
-        metrics=["perplexity"],
-        model_name=f"{name}, compressed",
-        eval_results=[
-            EvalResult(
-                task_type="text-generation",
-                dataset_type=data,
-                dataset_name=data,
-                dataset_split=split,
-                metric_type="perplexity",
-                metric_value=round(value, 3),
-            )
-            for split, value in measured
-        ],
-    )
-
-
-def _body(
-    results: Mapping[str, Any], candidate: Mapping[str, Any], name: str, licence: str | None
+    results: Values,
+    candidate: Values,
+    licence: str | None,
+    base_model: str | None,
+    language: str | None,
 ) -> str:
-    source, machine = results["source"], results["machine"]
-    about = "about " if candidate["estimated_latency"] else ""
-    device = results["device_profile"]
-    where = device["machine"] if device else machine["cpu"]
-    rows = [
-        ("file", f"{candidate['bytes']:,} bytes", f"{source['bytes']:,} bytes"),
-        (
-            "perplexity, validation",
-            _perplexity(candidate),
-            _perplexity(source),
-        ),
-        (
-            f"a token, one thread, {where}",
-            about + reading.microseconds(candidate["microseconds_per_token"]),
-            about + reading.microseconds(source["microseconds_per_token"]),
-        ),
-        ("memory to run it", human_bytes(candidate["memory"]), human_bytes(source["memory"])),
-    ]
-    if _is_chosen(results, candidate) and results["test"]:
-        rows.insert(2, ("perplexity, test (read once)", _perplexity(results["test"]), ""))
-    table = "\n".join(f"| {what} | {ours} | {theirs} |" for what, ours, theirs in rows)
-    return f"""\
-# {name}, compressed
-
-A recurrent language model that terselm made
-{reading.times(source["bytes"], candidate["bytes"])} smaller.
-
-| | this model | the model it was made from |
-|---|---|---|
-{table}
-
-The interval says how far the perplexity would move on other text of this kind and length.
-{_agreement(results, candidate)}
-## Use
-
-```
-terselm predict model.safetensors "the company said"
-```
-
-```python
-from terselm.runtime import Model
-
-model = Model("model.safetensors")  # numpy alone, no torch
-model.predict("the company said", k=5)
-```
-
-```c
-tlm_model *model;
-tlm_open_file("model.safetensors", &model, NULL, 0);
-```
-
-## How it was made
-
-```yaml
-{reading.recipe_yaml(candidate["recipe"]).rstrip()}
-```
-
-With terselm {results["terselm"]}, torch {machine["torch"]}, seed {results["seed"]}:
-
-```
-{candidate["command"]}
-```
-
-Text for calibration, training and measurement: {_plain_name(results["data"])}.
-
-## Licence
-
-{licence or "That of the model and the text it was made from."}
-
-## Limits
-
-{LIMITS}
-"""
-
-
-def _agreement(results: Mapping[str, Any], candidate: Mapping[str, Any]) -> str:
-    found = results["agreement"]
-    if not found or not _is_chosen(results, candidate):
-        return ""
-    return (
-        f"\nIts most likely token is that of the model it was made from in "
-        f"{100 * found['top1_agreement']:.1f} % of {found['tokens']:,} places of the validation "
-        f"text, and among its three most likely ones in {100 * found['top3_agreement']:.1f} %; the "
-        f"Kullback-Leibler divergence from that model is {found['kl_divergence']:.4f} nats a "
-        "token.\n"
+    hub_name, _, known_language = _dataset(results)
+    identifier = (licence or "").strip().lower()
+    other = bool(identifier) and identifier not in LICENCES
+    data = ModelCardData(
+        base_model=base_model,
+        language=language or known_language,
+        license=identifier if identifier in LICENCES else "other",
+        license_name=_slug(identifier) if other else None,
+        library_name="terselm",
+        pipeline_tag="text-generation",
+        tags=TAGS,
+        datasets=[hub_name] if hub_name else None,
+        metrics=["perplexity"],
+        model_name=_name(results),
+        eval_results=_evaluations(results, candidate),
     )
+    return data.to_yaml()
 
 
-def _is_chosen(results: Mapping[str, Any], candidate: Mapping[str, Any]) -> bool:
-    """Return whether test text and agreement were measured on this candidate."""
-    first = next(iter((results["answers"] or {}).values()), None)
-    main = results["chosen"] if results["chosen"] is not None else first
-    return bool(candidate["number"] == main)
+def _evaluations(results: Values, candidate: Values) -> list[EvalResult] | None:
+    hub_name, title, _ = _dataset(results)
+    measured = [("validation", candidate["perplexity"])]
+    if results["test"] and reading.is_measured_further(results, candidate["number"]):
+        measured.append(("test", results["test"]["perplexity"]))
+    return [
+        EvalResult(
+            task_type="text-generation",
+            task_name="Language modeling",
+            dataset_type=hub_name or _slug(reading.data_name(results)),
+            dataset_name=title,
+            dataset_split=split,
+            metric_type="perplexity",
+            metric_name=f"perplexity ({split})",
+            metric_value=round(float(value), 4),
+        )
+        for split, value in measured
+        if math.isfinite(value)
+    ] or None
 
 
-def _perplexity(measured: Mapping[str, Any]) -> str:
-    text = f"{measured['perplexity']:.2f}"
-    return f"{text} ({reading.interval(measured)})" if measured.get("ci95") else text
+def _dataset(results: Values) -> tuple[str | None, str, str | None]:
+    name = reading.data_name(results)
+    return DATASETS.get(name, (None, name, None))
 
 
-def _plain_name(data: str) -> str:
-    """Return the name of a corpus without the folders it lies in."""
-    return Path(data).name or data
+def _name(results: Values) -> str:
+    return results["model"].removesuffix(".safetensors") + "-terselm"
+
+
+def _slug(text: str) -> str:
+    """Return a name of small letters, digits, dots and dashes."""
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.") or "unnamed"
+
+
+def _text(value: object) -> str:
+    """Return a string that Markdown and the HTML inside it show as it stands, on one line."""
+    text = re.sub(r"([\\`*_\[\]|#~$])", r"\\\1", " ".join(str(value).split()))
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _code(value: object) -> str:
+    """Return a string as code in a line of Markdown, whatever backticks it holds."""
+    text = " ".join(str(value).split())
+    ticks = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"`` {text} ``" if ticks == "``" else f"{ticks}{text}{ticks}"
+
+
+def _fence(candidate: Values) -> str:
+    """Return a fence longer than any run of backticks inside the blocks."""
+    text = reading.recipe_yaml(candidate["recipe"]) + candidate["command"]
+    return "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))

@@ -69,13 +69,13 @@ def front_figure(results: Values) -> go.Figure:
             "title": {"text": "perplexity (down is better)"},
             "nticks": 8,
         },
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "xanchor": "left"},
+        legend={"orientation": "h", "y": 1.05, "yanchor": "bottom", "x": 0, "xanchor": "left"},
         hovermode="closest",
         hoverlabel={"align": "left"},
-        margin={"l": 56, "r": 8, "t": 8, "b": 52},
+        margin={"l": 56, "r": 8, "t": 22, "b": 52},
         dragmode=False,
         shapes=_shapes(results, top, edge + 0.07 * step, right),
-        annotations=_labels(results, top, edge),
+        annotations=[*_labels(results, top, edge), *_limit_labels(results)],
     )
     return figure
 
@@ -125,7 +125,7 @@ def _points(results: Values, top: float, edge: float) -> list[go.Scatter]:
                 mode="markers",
                 name=kind,
                 text=[_hover(results, row) for row in group],
-                customdata=[row.get("number", 0) for row in group],
+                customdata=[row.get("number", -1) for row in group],
                 hoverinfo="text",
                 marker={
                     "symbol": symbol,
@@ -203,6 +203,18 @@ def _labels(results: Values, top: float, edge: float) -> list[dict[str, Any]]:
         }
         for row, word in named
     ]
+
+
+def _limit_labels(results: Values) -> list[dict[str, Any]]:
+    limits, found = results["limits"], []
+    if limits["size"] is not None:
+        place = {"x": math.log10(limits["size"]), "y": 1, "yref": "paper"}
+        found.append({**place, "text": f"limit {human_bytes(limits['size'])}", "yanchor": "bottom"})
+    if limits["perplexity"] is not None:
+        place = {"x": 1, "xref": "paper", "y": limits["perplexity"], "xanchor": "right"}
+        text = f"limit {human_number(limits['perplexity'])}"
+        found.append({**place, "text": text, "yshift": 9})
+    return [{**each, "showarrow": False, "font": {"size": 12}} for each in found]
 
 
 def _shapes(results: Values, top: float, above: float, right: float) -> list[dict[str, Any]]:

@@ -46,10 +46,11 @@ class Tile:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of the table of sensitivities: its text and how dark it is, 0 to 1."""
+    """A cell of the table of sensitivities: text, how strong its colour is (0 to 1), more text."""
 
     text: str
     shade: float
+    about: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ def page_values(results: Values) -> dict[str, Any]:
         "find": reading.find,
         "answers": answers(results),
         "bars": group_parts(results["parts"]),
+        "legend": legend(results["parts"]),
         "parts": part_rows(results["parts"]),
         "panels": panels(results["sensitivity"]),
         "clipped": clipped(results),
@@ -86,6 +88,7 @@ def page_values(results: Values) -> dict[str, Any]:
         "estimated": any(
             each["estimated_latency"] for each in (results["source"], *results["candidates"])
         ),
+        "data": reading.data_name(results),
         "partial": sum(not each["whole_text"] for each in results["candidates"]),
     }
 
@@ -159,6 +162,12 @@ def limit_lines(results: Values) -> list[str]:
     return lines
 
 
+def legend(parts: Values) -> list[tuple[str, int]]:
+    """Return the names and colours of the pieces, each once."""
+    pieces = [piece for bar in group_parts(parts) for piece in bar.pieces]
+    return sorted({(piece.name, piece.color) for piece in pieces}, key=lambda each: each[1])
+
+
 def part_rows(parts: Values) -> list[dict[str, Any]]:
     """Return a row for each part: what it was and what it is; None where it is missing."""
     before = {part["name"]: part for part in parts["before"]["parts"]}
@@ -191,21 +200,25 @@ def _bits(point: Values) -> tuple[float, str]:
 
 
 def _share(point: Values) -> tuple[float, str]:
-    return float(point["share"]), f"{100 * point['share']:.3g} %"
+    # Ranks are whole numbers, so the same share is a little different for every shape.
+    share = max(5, 5 * round(20 * point["share"]))
+    return float(share), f"{share} %"
 
 
 def _cells(
     points: Sequence[Values], name: Any, heads: Sequence[Any], scale: tuple[float, float]
 ) -> list[Cell]:
-    found = {name(point): point["divergence"] for point in points}
+    found = {name(point): point for point in points}
     return [_cell(found.get(head), scale) for head in heads]
 
 
-def _cell(divergence: float | None, scale: tuple[float, float]) -> Cell:
-    if divergence is None or not math.isfinite(divergence):
+def _cell(point: Values | None, scale: tuple[float, float]) -> Cell:
+    if point is None or not math.isfinite(point["divergence"]):
         return Cell("–", 0.0)
-    low, high = scale
+    divergence, (low, high) = point["divergence"], scale
+    about = f"groups of {point['group']}" if "bits" in point else f"rank {point['rank']}"
     if divergence <= 0 or high <= low:
-        return Cell(f"{divergence:.2g}", 0.0)
+        return Cell(f"{divergence:.2g}", 0.0, about)
     text = f"{divergence:.2g}" if divergence >= 1e-4 else f"{divergence:.0e}"
-    return Cell(text, min(1.0, max(0.0, (math.log(divergence) - low) / (high - low))))
+    shade = (math.log(divergence) - low) / (high - low)
+    return Cell(text, min(1.0, max(0.0, shade)), about)

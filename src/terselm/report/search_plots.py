@@ -28,15 +28,16 @@ MARKERS = {
     "searched": "o",
     "trained after": "P",
 }
-TALLEST_RATIO = 1.5
+TALLEST_RATIO = 1.35
 """How far above the best perplexity the axis goes if nothing that matters lies higher."""
-COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#777777")
+COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#6B5B95", "#999999")
+"""Okabe and Ito's, a violet, and grey for what is taken together."""
 
 
 def ceiling(results: Values) -> float:
     """Return the perplexity above which points are drawn at the upper edge.
 
-    The axis ends one and a half times above the best perplexity, or above the source, the limit
+    The axis ends `TALLEST_RATIO` times above the best perplexity, or above the source, the limit
     and the candidate that the report is about: a collapsed model would squeeze all others.
     """
     values = [each["perplexity"] for each in (results["source"], *results["candidates"])]
@@ -130,7 +131,7 @@ def _draw_colors(figure: Figure, axes: Axes, drawn: Any) -> None:
     bar.ax.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
     bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     bar.ax.yaxis.set_minor_formatter(NullFormatter())
-    bar.ax.tick_params(labelsize=8, colors="#555555")
+    bar.ax.tick_params(which="both", length=0, labelsize=8, colors="#555555")
     bar.outline.set_visible(False)
     bar.set_label("microseconds a token", color=INK)
 
@@ -172,7 +173,7 @@ def _label_special(figure: Figure, axes: Axes, results: Values, edge: float) -> 
         zorder=4,
     )
     texts = [
-        f"{word}\n{human_bytes(row['bytes'])} · {row['perplexity']:.1f}" for row, word in named
+        f"{word}\n{human_bytes(row['bytes'])} · {row['perplexity']:.2f}" for row, word in named
     ]
     line = [(float(each["bytes"]), min(each["perplexity"], edge)) for each in results["front"]]
     canvas = figure.canvas
@@ -184,12 +185,12 @@ def _parts(results: Values) -> Figure:
     figure = _new_figure(8.4, 3.9)
     axes = figure.add_subplot()
     bars = group_parts(results["parts"])
-    names = list(dict.fromkeys(piece.name for bar in bars for piece in bar.pieces))
+    names = {piece.name: piece.color for bar in bars for piece in bar.pieces}
     for place, bar in enumerate(bars):
         start = 0.0
         for piece in bar.pieces:
-            color = COLORS[min(names.index(piece.name), len(COLORS) - 1)]
-            axes.barh(-place, piece.share, left=start, color=color, edgecolor="white", height=0.62)
+            drawn = axes.barh(-place, piece.share, left=start, color=COLORS[piece.color])
+            drawn.patches[0].set(edgecolor="white", height=0.62, y=-place - 0.31)
             start += piece.share
         total = human_bytes(bar.total) if bar.unit == "bytes" else microseconds(bar.total)
         axes.text(1.015, -place, total, va="center", fontsize=9, color=INK)
@@ -199,8 +200,8 @@ def _parts(results: Values) -> Figure:
     axes.tick_params(length=0, labelsize=9)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    for number, name in enumerate(names):
-        axes.barh(0, 0, color=COLORS[min(number, len(COLORS) - 1)], label=_safe(name))
+    for name, color in names.items():
+        axes.barh(0, 0, color=COLORS[color], label=_safe(name))
     legend = axes.legend(
         loc="upper center", bbox_to_anchor=(0.45, -0.02), ncols=4, frameon=False, fontsize=8
     )
@@ -238,7 +239,7 @@ def _sensitivity(results: Values) -> Figure:
         axes.set_yscale("log")
         axes.set_xlabel(label, color=INK)
         axes.grid(True, color=FAINT, linewidth=0.8)
-        axes.tick_params(length=0, labelsize=9, colors="#555555")
+        axes.tick_params(which="both", length=0, labelsize=9, colors="#555555")
         axes.yaxis.set_minor_formatter(NullFormatter())
         for side in ("top", "right", "left"):
             axes.spines[side].set_visible(False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 import yaml
@@ -54,15 +55,31 @@ class Shown:
 
 
 def shown(results: Values) -> Shown | None:
-    """Return the candidate to put first: the chosen one, the nearest, or an answer."""
-    answers = results.get("answers") or {}
-    choices = [("chosen", results["chosen"]), ("nearest", results["nearest"])]
-    choices += [(name, answers.get(name)) for name in ("balanced", "closest", "smallest")]
+    """Return the candidate to put first: the chosen one, the first answer, or the nearest.
+
+    Parts, test text and agreement are those of the chosen one or of the first answer.
+    """
+    choices = [("chosen", results["chosen"])]
+    choices += list((results.get("answers") or {}).items())
+    choices.append(("nearest", results["nearest"]))
     for role, number in choices:
         candidate = find(results, number)
         if candidate is not None:
             return Shown(candidate, role)
     return None
+
+
+def is_measured_further(results: Values, number: int) -> bool:
+    """Return whether test text and agreement were measured on the candidate of that number."""
+    subject = shown(results)
+    return (
+        subject is not None and subject.role != "nearest" and subject.candidate["number"] == number
+    )
+
+
+def data_name(results: Values) -> str:
+    """Return the name of the text without the folders that it lies in."""
+    return PurePath(str(results["data"])).name or str(results["data"])
 
 
 def find(results: Values, number: int | None) -> Values | None:
@@ -168,7 +185,7 @@ def _plain(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, Mapping):
-        return " ".join(f"{name} {_plain(each)}" for name, each in value.items())
+        return "(" + ", ".join(f"{name} {_plain(each)}" for name, each in value.items()) + ")"
     if isinstance(value, list | tuple):
         return " ".join(_plain(each) for each in value)
     return str(value)

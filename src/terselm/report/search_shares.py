@@ -8,6 +8,8 @@ from typing import Any
 
 SMALLEST = 0.02
 """Parts below this share in every bar are one piece."""
+MOST = 7
+"""So many parts have a colour of their own; `REST` has the next one."""
 REST = "everything else"
 
 
@@ -82,7 +84,8 @@ def _order(wholes: Sequence[Mapping[str, Any]]) -> list[str]:
             for part in whole["parts"]:
                 share = part[unit] / total
                 largest[part["name"]] = max(share, largest.get(part["name"], 0.0))
-    return [name for name, share in largest.items() if share >= SMALLEST]
+    kept = sorted(largest, key=lambda name: -largest[name])[:MOST]
+    return [name for name in largest if name in kept and largest[name] >= SMALLEST]
 
 
 def _pieces(whole: Mapping[str, Any], unit: str, order: Sequence[str]) -> list[Piece]:
@@ -97,5 +100,5 @@ def _pieces(whole: Mapping[str, Any], unit: str, order: Sequence[str]) -> list[P
     amount = sum(part[unit] for part in rest)
     if amount > 0:
         names = ", ".join(part["name"] for part in rest)
-        pieces.append(Piece(REST, names, amount, amount / total, len(order)))
+        pieces.append(Piece(REST, names, amount, amount / total, MOST))
     return pieces

@@ -19,6 +19,7 @@ from terselm.report.sizes import human_bytes, human_number
 from terselm.report.table import Column, Table
 
 CHOSEN = "→"
+PARTIAL = " *"
 COLUMNS = (
     Column(""),
     Column("#"),
@@ -91,9 +92,9 @@ def markdown_table(results: Values) -> str:
     str
         Ends with a newline.
     """
-    paragraphs = [_escaped(results["message"]), front_table(results).markdown()]
+    paragraphs = [_escaped(results["message"]), _markdown(front_table(results))]
     if results.get("answers"):
-        paragraphs.append(answers_table(results).markdown())
+        paragraphs.append(_markdown(answers_table(results)))
     return "\n\n".join(paragraphs + notes(results)) + "\n"
 
 
@@ -106,7 +107,7 @@ def notes(results: Values) -> list[str]:
     rows = [results["source"], *results["front"]]
     if not all(row["whole_text"] for row in rows):
         found.append(
-            "Perplexities without an interval were measured on the beginning of the text and "
+            "Perplexities with a star were measured on the beginning of the text and "
             "scaled by the source model's."
         )
     if any(row["estimated_latency"] for row in rows):
@@ -136,7 +137,7 @@ def _row(results: Values, measured: Values, number: str, recipe: str) -> Sequenc
         number,
         f"{measured['bytes']:,}",
         "" if same else times(source["bytes"], measured["bytes"]),
-        human_number(measured["perplexity"]),
+        human_number(measured["perplexity"]) + ("" if measured["whole_text"] else PARTIAL),
         interval(measured, 1),
         "" if same else change(source["perplexity"], measured["perplexity"]),
         sign + microseconds(measured["microseconds_per_token"]),
@@ -145,8 +146,18 @@ def _row(results: Values, measured: Values, number: str, recipe: str) -> Sequenc
     )
 
 
+def _markdown(table: Table) -> str:
+    # The table itself escapes the bars between cells.
+    rows = [[_harmless(cell) for cell in row] for row in table.rows]
+    return Table(table.columns, rows).markdown()
+
+
+def _harmless(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace("\n", " ")
+
+
 def _escaped(text: str) -> str:
     """Return a line that Markdown and the HTML inside it show as it stands."""
     for character in "\\`*_[]|#":
         text = text.replace(character, "\\" + character)
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace("\n", " ")
+    return _harmless(text)
