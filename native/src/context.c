@@ -44,7 +44,8 @@ static size_t lay_out(tlm_context *c, unsigned char *at)
 {
     layout l = {{at, NULL}, 0};
     const size_t row = tlm_times(c->width, sizeof(float)), floats = sizeof(float);
-    const bool has_third = c->model->config.cell == TLM_PROJECTED_GRU;
+    const bool has_third =
+        c->model->config.cell == TLM_PROJECTED_GRU || c->model->config.projection != 0;
     c->vectors = take(&l, c->batch, tlm_times(c->vector_width, floats));
     c->first = take(&l, c->batch, row);
     c->second = take(&l, c->batch, row);
