@@ -10,13 +10,6 @@ from terselm.errors import UsageError
 from terselm.pipeline.measurement import Measurement
 from terselm.pipeline.units import read_bytes, read_microseconds
 
-NAMES = {
-    "max_size": "size",
-    "max_latency": "latency",
-    "max_memory": "memory",
-    "max_perplexity": "perplexity",
-}
-
 
 @dataclass(frozen=True)
 class Budget:

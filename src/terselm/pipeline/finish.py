@@ -22,7 +22,7 @@ from terselm.pipeline.kenlm import compare_with_kenlm
 from terselm.pipeline.measurement import Candidate
 from terselm.pipeline.results import Picked, document, parts_of, pick
 from terselm.pipeline.search import Search
-from terselm.pipeline.workbench import CALIBRATION_TOKENS, Workbench
+from terselm.pipeline.workbench import CALIBRATION_TOKENS, SHORT_TOKENS, Workbench
 from terselm.report.model_card import model_card
 from terselm.report.search_report import write_report
 from terselm.runtime.model import Model
@@ -98,12 +98,9 @@ def _test(bench: Workbench, path: Path) -> dict[str, Any] | None:
     }
 
 
-AGREEMENT_TOKENS = 16_384
-
-
 def _agreement(bench: Workbench, path: Path) -> dict[str, Any]:
     valid = bench.texts.valid
-    some = TokenizedSplit(valid.ids[:AGREEMENT_TOKENS], valid.characters, valid.unknown)
+    some = TokenizedSplit(valid.ids[:SHORT_TOKENS], valid.characters, valid.unknown)
     return agreement(load(path), bench.source, some).as_dict()
 
 

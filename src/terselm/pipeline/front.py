@@ -12,23 +12,6 @@ ANSWERS = (("closest", 1.005), ("balanced", 1.03), ("smallest", 1.10))
 that of the source model."""
 
 
-def beats(one: Candidate, other: Candidate) -> bool:
-    """Return whether `one` is no larger, no slower and no worse, and better in something.
-
-    Times differ from run to run; a difference below two percent is none.
-    """
-    a, b = one.measured, other.measured
-    no_worse = (
-        a.bytes <= b.bytes
-        and a.perplexity <= b.perplexity
-        and a.microseconds <= 1.02 * b.microseconds
-    )
-    better = (
-        a.bytes < b.bytes or a.perplexity < b.perplexity or 1.02 * a.microseconds < b.microseconds
-    )
-    return no_worse and better
-
-
 def front_of(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Return the candidates whose perplexity no smaller or equally small file reaches.
 

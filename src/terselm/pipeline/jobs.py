@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from terselm.compress.recipe import load_recipe, presets
+from terselm.pipeline.families import TRAINING
 from terselm.pipeline.job import Job
-from terselm.pipeline.measurement import TRAINING, Candidate
+from terselm.pipeline.measurement import Candidate
 from terselm.pipeline.plan import Knobs, code_steps, is_words, rank_steps
 from terselm.pipeline.sensitivity import Sensitivity
 from terselm.pipeline.space import Space, fitting_plan, planned

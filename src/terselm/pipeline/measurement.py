@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from terselm.pipeline.families import TRAINING
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -117,10 +119,6 @@ class Candidate:
             "parent": self.parent,
             "recipe": [dict(step) for step in self.recipe],
         }
-
-
-TRAINING = ("recover", "prune_gradually", "sparse_variational")
-"""Methods that train."""
 
 
 def merged(candidates: Sequence[Candidate]) -> list[Candidate]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from terselm.pipeline.budget import Limits
+from terselm.pipeline.families import CODES
 from terselm.pipeline.front import front_of
 from terselm.pipeline.job import Job
 from terselm.pipeline.measurement import Candidate
@@ -21,7 +22,6 @@ LEAST = 0.02
 MOST_EPOCHS = 4.0
 """Of the first training of a round."""
 RATES = (0.0005, 0.001)
-CODES = ("quantize", "gptq", "kmeans", "activation_aware", "binary_codes")
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,9 @@ import optuna
 from terselm.pipeline.job import Job
 from terselm.pipeline.measurement import Candidate
 from terselm.pipeline.study import Study, job_of
-from terselm.pipeline.work import Runner, settle
+from terselm.pipeline.work import LOST, Runner, settle
 
 PAUSE = 0.2
-LOST = ([""], ["lost with a worker"])
-"""The last reason of a trial whose process went away."""
 Sampler = Callable[[optuna.Trial], Job | None]
 
 
@@ -70,10 +68,10 @@ class Queue:
             self._study.drop_stale()
             for job in self._open(wanted):
                 # What a lost process was doing is done once more; what failed is not.
-                if self._study.failures(job.key)[-1:] in LOST and job.key not in again:
+                if self._study.failures(job.key)[-1:] in ([""], [LOST]) and job.key not in again:
                     again.add(job.key)
                     self._study.put(job)
-            if not wanted.keys() & self._study.keys(unfinished=True):
+            if not wanted.keys() & self._study.open_keys():
                 break
         self._drain()
         if over(deadline):
@@ -100,14 +98,12 @@ class Queue:
         return True
 
     def _open(self, wanted: dict[str, Job]) -> list[Job]:
-        known = self._study.keys() | self._study.keys(unfinished=True)
+        known = self._study.known_keys()
         return [job for key, job in wanted.items() if key not in known]
 
     def _fill(self, more: Callable[[], bool], sampler: Sampler | None) -> None:
         while self._under_way < self._runner.slots and more():
             self._take(sampler)
-            if self._runner.slots == 1:
-                return
 
     def _take(self, sampler: Sampler | None) -> None:
         trial = self._study.take()

@@ -15,12 +15,11 @@ from terselm.errors import TerselmError, UsageError
 from terselm.files import write_bytes
 from terselm.pipeline.job import Job
 from terselm.pipeline.study import Study
-from terselm.pipeline.work import Outcome, do_job, file_name
+from terselm.pipeline.work import LOST, Outcome, do_job, file_name
 from terselm.pipeline.workbench import Setting, Workbench
 
 PAUSE = 1.0
 PATIENCE = 5.0
-LOST = "lost with a worker"
 
 
 class RayRunner:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import optuna
@@ -260,14 +259,3 @@ def _whole(candidate: Candidate) -> Job:
 def fits(source: Measurement, limits: Limits) -> bool:
     """Return whether a model keeps all limits as it is."""
     return limits.excess(source) <= 1
-
-
-def beaten_by(candidates: Sequence[Candidate], chosen: Candidate) -> list[Candidate]:
-    """Return the single methods that are no larger than the chosen one and no worse."""
-    return [
-        each
-        for each in candidates
-        if each.origin == "single"
-        and each.measured.bytes <= chosen.measured.bytes
-        and each.measured.perplexity <= chosen.measured.perplexity
-    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import cache
 
 import optuna
 
@@ -44,9 +45,14 @@ def serve(bench: Workbench, study: Study, watcher: Watcher, parent: int | None =
     check_fingerprint(study, bench)
     queue = Queue(study, HereRunner(bench, study), watcher)
 
+    @cache
+    def noted() -> tuple[Sensitivity, Space]:
+        # They are there, and stay as they are, once the search samples.
+        sensitivity = Sensitivity.from_dict(study.noted("sensitivity"))
+        return sensitivity, Space.from_dict(study.noted("space"))
+
     def sampler(trial: optuna.Trial) -> Job | None:
-        space = Space.from_dict(study.noted("space"))
-        return sampled_job(trial, study, Sensitivity.from_dict(study.noted("sensitivity")), space)
+        return sampled_job(trial, study, *noted())
 
     while study.noted("state") != "done" and (parent is None or os.getppid() == parent):
         sampling = study.noted("state") == "sampling"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from terselm.pipeline.budget import Limits
+from terselm.pipeline.families import CODES, PRUNING, RANKS
 from terselm.pipeline.measurement import Candidate
 
 if TYPE_CHECKING:
@@ -13,9 +14,6 @@ if TYPE_CHECKING:
 
 ROOM = 1.02
 """Candidates count as equally large, or equally fast, up to here."""
-RANKS = ("low_rank", "rank_budget")
-PRUNING = ("magnitude", "wanda", "second_order", "prune_units", "prune_gradually")
-CODES = ("quantize", "gptq", "kmeans", "activation_aware", "mixed_bits", "binary_codes")
 
 Test = Callable[[Mapping[str, Any]], bool]
 

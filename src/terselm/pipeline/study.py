@@ -147,9 +147,15 @@ class Study:
         finished = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         return [_candidate(trial) for trial in finished]
 
-    def keys(self, *, unfinished: bool = False) -> set[str]:
-        """Return the keys of the jobs that are done, or that wait or run."""
-        states = UNFINISHED if unfinished else (TrialState.COMPLETE,)
+    def open_keys(self) -> set[str]:
+        """Return the keys of the jobs that wait or run."""
+        return self._keys(UNFINISHED)
+
+    def known_keys(self) -> set[str]:
+        """Return the keys of the jobs that are done, wait or run; not of those that failed."""
+        return self._keys((*UNFINISHED, TrialState.COMPLETE))
+
+    def _keys(self, states: tuple[TrialState, ...]) -> set[str]:
         trials = self._study.get_trials(deepcopy=False, states=states)
         return {trial.user_attrs["key"] for trial in trials if "key" in trial.user_attrs}
 

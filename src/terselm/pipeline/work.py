@@ -17,6 +17,8 @@ from terselm.pipeline.study import Study, note_job
 from terselm.pipeline.workbench import Workbench
 
 MODELS = "models"
+LOST = "lost with a worker"
+"""Why a trial failed whose process went away, if anybody could still say so."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def sampled_job(
     None, and the trial is given up, where there is no such plan or it was tried already.
     """
     job = planned(sensitivity, suggest_knobs(trial, space), space, "sampled")
-    if job is None or job.key in study.keys() | study.keys(unfinished=True):
+    if job is None or job.key in study.known_keys():
         study.skip(trial)
         return None
     note_job(trial, job)

@@ -27,6 +27,7 @@ from terselm.files import atomic_write
 from terselm.models.checkpoint import load, save
 from terselm.models.language_model import LanguageModel
 from terselm.pipeline.device import DeviceProfile
+from terselm.pipeline.families import RANKS
 from terselm.pipeline.measurement import Measurement
 from terselm.pipeline.recovery import make_recovery
 from terselm.runtime.timing import measure_quickly
@@ -37,7 +38,7 @@ CALIBRATION_TOKENS = 16_384
 """From the start of the training text."""
 SHORT_TOKENS = 16_384
 """From the start of the validation text, for what is tried quickly."""
-TRAINING = ("recover",)
+RECOVERY = "recover"
 
 
 @dataclass(frozen=True)
@@ -263,9 +264,9 @@ def training_ends(recipe: Sequence[Mapping[str, Any]], start: int) -> list[int]:
     """
     ends = []
     for number, step in enumerate(recipe):
-        if step["method"] not in ("low_rank", "rank_budget", *TRAINING):
+        if step["method"] not in (*RANKS, RECOVERY):
             break
-        if step["method"] in TRAINING and number >= start:
+        if step["method"] == RECOVERY and number >= start:
             ends.append(number + 1)
     return ends
 

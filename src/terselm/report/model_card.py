@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from terselm.errors import UsageError
 from terselm.report import search_reading as reading
-from terselm.report.sizes import human_bytes, human_number, human_share
+from terselm.report.templating import template_environment
 
 Values = Mapping[str, Any]
 
@@ -86,24 +85,8 @@ def model_card(
         numbers = ", ".join(str(each["number"]) for each in results["candidates"])
         raise UsageError(f"no candidate has the number {number}; there are: {numbers or 'none'}")
     further = reading.is_measured_further(results, number)
-    environment = Environment(
-        loader=PackageLoader("terselm.report"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {
-        "text": _text,
-        "code": _code,
-        "bytes": human_bytes,
-        "number": human_number,
-        "share": human_share,
-        "microseconds": reading.microseconds,
-        "interval": reading.interval,
-        "line": reading.recipe_line,
-        "yaml": reading.recipe_yaml,
-    }
+    environment = template_environment(autoescape=False)
+    environment.filters |= {"text": _text, "code": _code, "line": reading.recipe_line}
     body = environment.get_template("model_card.md.j2").render(
         results=results,
         candidate=candidate,

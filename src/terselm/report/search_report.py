@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from terselm.files import write_bytes
@@ -19,7 +18,7 @@ from terselm.report.search_figure import front_figure
 from terselm.report.search_page import page_values
 from terselm.report.search_plots import front_picture, parts_picture, sensitivity_picture
 from terselm.report.search_tables import markdown_table
-from terselm.report.sizes import human_bytes, human_number, human_share
+from terselm.report.templating import template_environment
 
 PICTURES: dict[str, Callable[[Mapping[str, Any], Path], None]] = {
     "front": front_picture,
@@ -64,21 +63,9 @@ def render_page(results: Mapping[str, Any]) -> str:
 
     Every string of the results is escaped, also where it stands inside a script.
     """
-    environment = Environment(
-        loader=PackageLoader("terselm.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = template_environment(autoescape=True)
     environment.filters |= {
-        "bytes": human_bytes,
-        "number": human_number,
-        "share": human_share,
-        "microseconds": reading.microseconds,
         "recipe": reading.recipe_line,
-        "yaml": reading.recipe_yaml,
-        "interval": reading.interval,
         "seconds": reading.seconds,
         "sortable": _sortable,
     }
