@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +13,16 @@ from torch import nn
 from terselm.errors import UsageError
 from terselm.models.language_model import LanguageModel
 from terselm.models.regularization import Regularization
-from terselm.train.config import make_training_config
+from terselm.train.config import TrainingConfig, make_training_config
 from terselm.train.distillation import Distillation, relative_square_error
 from terselm.train.objective import Objective
 from terselm.train.windows import Windows, varied_starts
 from tests.tiny import make_model
 from tests.train.tiny_run import text, train
+
+
+def exact(settings: dict[str, Any]) -> TrainingConfig:
+    return make_training_config({"precision": "float32", **settings})
 
 
 def window(seed: int = 0, time: int = 7, batch: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
@@ -27,7 +32,7 @@ def window(seed: int = 0, time: int = 7, batch: int = 3) -> tuple[torch.Tensor, 
 
 
 def loss_of(model: LanguageModel, **settings: float) -> float:
-    objective = Objective(model.train(), make_training_config(settings))
+    objective = Objective(model.train(), exact(settings))
     loss, nll, _ = objective(*window(), model.initial_state(3))
     assert settings or loss.item() == nll.item()
     return loss.item()
@@ -64,7 +69,7 @@ def test_activation_regularization_sees_dropout_and_the_temporal_one_does_not():
 
 def test_a_window_of_one_step_has_no_change():
     model = make_model("lstm").train()
-    config = make_training_config({"temporal_activation_regularization": 1.0})
+    config = exact({"temporal_activation_regularization": 1.0})
     loss, nll, _ = Objective(model, config)(*window(time=1), model.initial_state(3))
     assert loss.item() == nll.item()
 
@@ -86,7 +91,7 @@ def test_weight_drop_leaves_recurrent_weights_out():
 
 def test_a_dropped_weight_gets_no_gradient():
     model = make_model("gru", layers=1).train()
-    objective = Objective(model, make_training_config({"weight_drop": 0.5}))
+    objective = Objective(model, exact({"weight_drop": 0.5}))
     torch.manual_seed(3)
     loss, _, _ = objective(*window(), model.initial_state(3))
     loss.backward()
@@ -100,7 +105,7 @@ def test_a_dropped_weight_gets_no_gradient():
 
 def test_carried_state_equals_one_long_sequence():
     model = make_model("lstm").train()
-    objective = Objective(model, make_training_config({}))
+    objective = Objective(model, exact({}))
     inputs, targets = window(time=24)
     state, sums = model.initial_state(3), 0.0
     for begin in range(0, 24, 6):
@@ -114,7 +119,7 @@ def test_carried_state_equals_one_long_sequence():
 
 def test_distillation_by_hand():
     student, teacher = make_model("lstm").train(), make_model("gru", seed=5)
-    config = make_training_config({"distillation_weight": 0.3, "distillation_temperature": 2.0})
+    config = exact({"distillation_weight": 0.3, "distillation_temperature": 2.0})
     distillation = Distillation(teacher, student, config)
     inputs, targets = window()
     loss, nll, _ = Objective(student, config, distillation)(
@@ -145,7 +150,7 @@ def test_distillation_from_hidden_states_by_hand(share):
     inputs, targets = window(time=10)
 
     def losses(hidden: float) -> list[float]:
-        config = make_training_config({**settings, "distillation_hidden": hidden})
+        config = exact({**settings, "distillation_hidden": hidden})
         distillation = Distillation(teacher, student, config)
         objective, state, found = Objective(student, config, distillation), None, []
         for part in (slice(0, 4), slice(4, 10)):
@@ -176,7 +181,7 @@ def test_distillation_from_hidden_states_by_hand(share):
 
 def test_the_gradient_of_the_hidden_distillation():
     student, teacher = make_model("lstm").train(), make_model("gru", seed=5)
-    config = make_training_config({"distillation_weight": 0.0, "distillation_hidden": 2.0})
+    config = exact({"distillation_weight": 0.0, "distillation_hidden": 2.0})
     inputs, targets = window()
     distillation = Distillation(teacher, student, config)
     loss, nll, _ = Objective(student, config, distillation)(
@@ -187,9 +192,7 @@ def test_the_gradient_of_the_hidden_distillation():
     # The output layer comes after what is compared, so only the likelihood reaches it.
     found = student.output.bias.grad.clone()
     student.zero_grad()
-    Objective(student, make_training_config({}))(inputs, targets, student.initial_state(3))[
-        0
-    ].backward()
+    Objective(student, exact({}))(inputs, targets, student.initial_state(3))[0].backward()
     torch.testing.assert_close(found, student.output.bias.grad)
     assert all(parameter.grad is None for parameter in teacher.parameters())
 
@@ -209,7 +212,7 @@ def test_hidden_states_of_another_width(student, widths):
 
 def test_the_teacher_carries_its_state_and_gets_no_gradient():
     student, teacher = make_model("lstm"), make_model("gru", seed=5)
-    config = make_training_config({"distillation_weight": 1.0})
+    config = exact({"distillation_weight": 1.0})
     distillation = Distillation(teacher, student, config)
     objective = Objective(student.train(), config, distillation)
     inputs, targets = window(time=10)
@@ -247,7 +250,7 @@ def test_teachers_that_cannot_teach():
 
 
 def test_varied_windows_cover_the_text_and_repeat():
-    config = make_training_config({"random_window": True, "batch": 4, "window": 20, "seed": 1})
+    config = exact({"random_window": True, "batch": 4, "window": 20, "seed": 1})
     windows = Windows(text(), 0, config)
     epoch = windows.epoch(1)
     lengths = [len(inputs) for inputs, _ in epoch]
@@ -262,7 +265,7 @@ def test_varied_windows_cover_the_text_and_repeat():
 
 
 def test_varied_windows_are_about_as_long_as_asked():
-    config = make_training_config({"random_window": True, "window": 70})
+    config = exact({"random_window": True, "window": 70})
     starts = varied_starts(100_000, config, np.random.default_rng(0))
     lengths = np.diff(starts)
     assert 66 < np.mean(lengths) < 70
@@ -270,7 +273,7 @@ def test_varied_windows_are_about_as_long_as_asked():
 
 
 def test_streams_that_cannot_be_shared():
-    config = make_training_config({"batch": 5})
+    config = exact({"batch": 5})
     with pytest.raises(UsageError, match="multiple of 2"):
         Windows(text(), 0, config, rank=0, world=2)
 

@@ -29,6 +29,7 @@ SETTINGS: dict[str, Any] = {
     "batch": 4,
     "window": 12,
     "seed": 3,
+    "precision": "float32",
 }
 EVERYTHING: dict[str, Any] = {
     "optimizer": "adam_then_sgd",

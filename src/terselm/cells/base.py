@@ -184,4 +184,15 @@ def run_fused(
     training : bool
         Whether cuDNN keeps what the backward pass needs.
     """
-    return kernel(xs, state, list(weights), True, 1, 0.0, training, False, False)
+    everything = list(weights)
+    device = xs.device.type
+    if torch.is_autocast_enabled(device):
+        # torch leaves some kernels out of autocast, and these do not take mixed types.
+        dtype = torch.get_autocast_dtype(device)
+        xs = xs.to(dtype)
+        everything = [weight.to(dtype) for weight in everything]
+        if isinstance(state, Tensor):
+            state = state.to(dtype)
+        else:
+            state = [part.to(dtype) for part in state]
+    return kernel(xs, state, everything, True, 1, 0.0, training, False, False)

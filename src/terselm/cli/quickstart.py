@@ -156,5 +156,8 @@ def _train(data: str, epochs: int, seed: int, output: Output) -> LanguageModel:
     )
     if result.stopped == "interrupted":
         raise KeyboardInterrupt
-    result.model.provenance = {"data": corpus.name, "training": config.model_dump(mode="json")}
+    result.model.provenance = {
+        "data": corpus.name,
+        "training": result.config.model_dump(mode="json"),
+    }
     return result.model

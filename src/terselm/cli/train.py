@@ -113,6 +113,7 @@ EarlyStopping = Annotated[
     int | None, _option("--early-stopping", "Epochs without improvement.", RUN, min=1)
 ]
 TimeLimit = Annotated[float | None, _option("--time-limit", "Seconds.", RUN)]
+Precision = Annotated[str | None, _option("--precision", "auto, float32 or bfloat16. [auto]", RUN)]
 Resume = Annotated[bool, _option("--resume", "Go on where a run of this --out stopped.", RUN)]
 OptionalSeed = Annotated[int | None, _option("--seed", "Seed of everything random. [0]", RUN)]
 
@@ -160,6 +161,7 @@ def train(
     averaging: Averaging = None,
     early_stopping: EarlyStopping = None,
     time_limit: TimeLimit = None,
+    precision: Precision = None,
     seed: OptionalSeed = None,
     device: Device = "auto",
     resume: Resume = False,
@@ -258,7 +260,7 @@ def _train(
     best = result.model
     best.provenance = {
         "data": corpus.name,
-        "training": training.model_dump(mode="json"),
+        "training": result.config.model_dump(mode="json"),
         "epochs_done": len(result.history),
         "perplexity": {"valid": result.valid_perplexity},
     }

@@ -42,7 +42,7 @@ class Tail(nn.Module):
 
     def log_probabilities(self, hidden: Tensor) -> Tensor:
         """Return natural-log probabilities within the cluster, [n, words], for [n, hidden]."""
-        return torch.log_softmax(self.words(self.down(hidden)), dim=-1)
+        return torch.log_softmax(self.words(self.down(hidden)), dim=-1, dtype=torch.float32)
 
 
 @OUTPUTS.register("adaptive")
@@ -143,7 +143,7 @@ class AdaptiveSoftmax(OutputLayer):
     def log_probabilities(self, hidden: Tensor) -> Tensor:
         """Return natural-log probabilities [..., vocabulary]."""
         flat = hidden.reshape(-1, hidden.shape[-1])
-        head = torch.log_softmax(self.head(flat) + self.bias, dim=-1)
+        head = torch.log_softmax(self.head(flat) + self.bias, dim=-1, dtype=torch.float32)
         parts = [head[:, : self.cutoff]]
         for cluster, tail in enumerate(self._tails(), start=self.cutoff):
             parts.append(tail.log_probabilities(flat) + head[:, cluster : cluster + 1])
@@ -157,7 +157,7 @@ class AdaptiveSoftmax(OutputLayer):
         """
         flat = hidden.reshape(-1, hidden.shape[-1])
         ranks = self.rank[targets.flatten()]
-        head = torch.log_softmax(self.head(flat) + self.bias, dim=-1)
+        head = torch.log_softmax(self.head(flat) + self.bias, dim=-1, dtype=torch.float32)
         columns = ranks.clone()
         inner = torch.zeros_like(ranks, dtype=head.dtype)
         start = self.cutoff

@@ -164,7 +164,7 @@ class FullSoftmax(OutputLayer):
 
     def log_probabilities(self, hidden: Tensor) -> Tensor:
         """Return natural-log probabilities [..., vocabulary]."""
-        return torch.log_softmax(self.logits(hidden), dim=-1)
+        return torch.log_softmax(self.logits(hidden), dim=-1, dtype=torch.float32)
 
     def negative_log_likelihood(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Return nats [...] for hidden [..., size] and int64 targets [...]."""

@@ -167,7 +167,7 @@ def _score(output: FullSoftmax, hidden: Tensor, targets: Tensor, noise: Noise) -
     rows, bias = output.weight.rows(both), output.bias[both]
     count = len(flat)
     right = (features * rows[:count]).sum(dim=1) + bias[:count]
-    sampled = torch.addmm(bias[count:], features, rows[count:].T)
+    sampled = torch.addmm(bias[count:], features, rows[count:].T).float()
     return _Scores(right, sampled, ids)
 
 

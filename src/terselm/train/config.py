@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from terselm.errors import UsageError
 from terselm.models.config import first_problem
 from terselm.models.regularization import Regularization
+from terselm.train.precision import Precision
 
 Optimizer = Literal["sgd", "adam", "adamw", "adam_then_sgd"]
 Schedule = Literal["constant", "exponential", "plateau", "cosine"]
@@ -93,6 +94,9 @@ class TrainingConfig(BaseModel):
         step, for training that makes a model smaller as it goes on.
     time_limit : float or None
         Seconds of training and validation, those before a resume included.
+    precision : {"auto", "float32", "bfloat16"}
+        Of the products; auto: bfloat16 where the processor multiplies it natively (see
+        `train.precision`).
     seed : int
         Of dropout and window lengths. The initial weights are the caller's.
     checkpoint_every : float
@@ -138,6 +142,7 @@ class TrainingConfig(BaseModel):
     early_stopping: Annotated[int, Field(ge=1)] | None = None
     keep: Keep = "best"
     time_limit: Positive | None = None
+    precision: Precision = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     checkpoint_every: NotNegative = 120.0
     distillation_weight: Annotated[float, Field(ge=0, le=1)] = 0.5

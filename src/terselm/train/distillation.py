@@ -107,7 +107,7 @@ class Distillation:
     def _soft_targets(self, taught: Hidden) -> Tensor:
         """Return the teacher's log-probabilities [time, batch, vocabulary] at the temperature."""
         logits = self.teacher.output.logits(taught.output)
-        return torch.log_softmax(logits / self.temperature, dim=-1)
+        return torch.log_softmax(logits / self.temperature, dim=-1, dtype=torch.float32)
 
 
 def relative_square_error(found: Tensor, expected: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from terselm.train.distributed import Workers, start_workers
 from terselm.train.interruption import StopRequest
 from terselm.train.memory import keep_large_buffers
 from terselm.train.metrics import EpochRecord, Observer, Stopped
+from terselm.train.precision import resolved
 from terselm.train.run import Run, trainable_parameters
 
 Validate = Callable[[LanguageModel], float]
@@ -43,6 +44,8 @@ class FitResult:
         Why training ended.
     tokens_per_second : float
         Of training alone, over all processes.
+    config : TrainingConfig
+        The settings, with what "auto" came to.
     """
 
     model: LanguageModel
@@ -51,6 +54,7 @@ class FitResult:
     history: list[EpochRecord]
     stopped: Stopped
     tokens_per_second: float
+    config: TrainingConfig
 
 
 def fit(
@@ -109,6 +113,9 @@ def fit(
     parameters = trainable_parameters(model)
     if not parameters:
         raise TerselmError("the model has no parameter that training could change")
+    # What is meant by "auto" must not change where a run goes on.
+    precision = resolved(config.precision, workers.device)
+    config = config.model_copy(update={"precision": precision})
     run_folder = RunFolder(folder)
     fingerprint = fingerprint_of(config, model, train_ids, teacher, workers.world)
     stored = workers.on_main(lambda: run_folder.open(fingerprint, resume))
@@ -216,4 +223,5 @@ class _Trainer:
             history=run.history,
             stopped=stopped,
             tokens_per_second=run.tokens_per_second(),
+            config=run.config,
         )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from terselm.cells.base import State
 from terselm.errors import UsageError
-from terselm.models.language_model import LanguageModel
+from terselm.models.language_model import Hidden, LanguageModel
 from terselm.models.output import FullSoftmax
 from terselm.models.sampling import (
     Noise,
@@ -22,6 +22,7 @@ from terselm.models.sampling import (
 )
 from terselm.train.config import TrainingConfig
 from terselm.train.distillation import Distillation
+from terselm.train.precision import mixed
 
 SAMPLED: dict[str, Callable[[FullSoftmax, Tensor, Tensor, Noise], tuple[Tensor, Tensor]]] = {
     "sampled": sampled_softmax,
@@ -74,6 +75,7 @@ class Objective(nn.Module):
         self.distillation = distillation
         self.noise = noise
         self._loss = SAMPLED.get(config.loss)
+        self._precision = config.precision
         self._regularization = config.regularization()
         self._alpha = config.activation_regularization
         self._beta = config.temporal_activation_regularization
@@ -100,22 +102,25 @@ class Objective(nn.Module):
         state : list of State
             The state after, cut from the graph.
         """
-        hidden = self.model.hidden(tokens, state, self._regularization)
-        output = self.model.output
-        if self._loss is not None and self.noise is not None and isinstance(output, FullSoftmax):
-            loss, nll = self._loss(output, hidden.output, targets, self.noise)
-            loss, nll = loss.mean(), nll.mean()
-        elif self.distillation is None:
-            nll = output.negative_log_likelihood(hidden.output, targets).mean()
-            loss = nll
-        else:
-            logits = output.logits(hidden.output)
-            loss, nll = self.distillation.loss(tokens, targets, logits, hidden.raw)
+        with mixed(self._precision, tokens.device):
+            hidden = in_float32(self.model.hidden(tokens, state, self._regularization))
+            loss, nll = self._losses(tokens, targets, hidden)
         if self._alpha:
             loss = loss + self._alpha * hidden.output.square().mean()
         if self._beta and len(tokens) > 1:
             loss = loss + self._beta * (hidden.raw[1:] - hidden.raw[:-1]).square().mean()
         return loss, nll.detach(), detached(hidden.state)
+
+    def _losses(self, tokens: Tensor, targets: Tensor, hidden: Hidden) -> tuple[Tensor, Tensor]:
+        output = self.model.output
+        if self._loss is not None and self.noise is not None and isinstance(output, FullSoftmax):
+            loss, nll = self._loss(output, hidden.output, targets, self.noise)
+            return loss.mean(), nll.mean()
+        if self.distillation is None:
+            nll = output.negative_log_likelihood(hidden.output, targets).mean()
+            return nll, nll
+        logits = output.logits(hidden.output).float()
+        return self.distillation.loss(tokens, targets, logits, hidden.raw)
 
 
 def make_noise(
@@ -138,3 +143,9 @@ def make_noise(
 def detached(state: list[State]) -> list[State]:
     """Return the state without its graph: back-propagation stops at the window's start."""
     return [tuple(part.detach() for part in layer) for layer in state]
+
+
+def in_float32(hidden: Hidden) -> Hidden:
+    """Return the same in float32, from whatever it was computed in."""
+    state = [tuple(part.float() for part in layer) for layer in hidden.state]
+    return Hidden(hidden.output.float(), hidden.raw.float(), state)
