@@ -191,8 +191,5 @@ def run_fused(
         dtype = torch.get_autocast_dtype(device)
         xs = xs.to(dtype)
         everything = [weight.to(dtype) for weight in everything]
-        if isinstance(state, Tensor):
-            state = state.to(dtype)
-        else:
-            state = [part.to(dtype) for part in state]
+        state = state.to(dtype) if isinstance(state, Tensor) else [h.to(dtype) for h in state]
     return kernel(xs, state, everything, True, 1, 0.0, training, False, False)
