@@ -5,7 +5,9 @@
 Both train the same sizes on the same random text with the same optimizer and clipping. Every
 measurement is a process of its own, in turns, so that neither inherits the other's memory and
 a change of the machine's mood hits both. "plain" is left as torch is; "plain, buffers kept"
-has the same setting of the C library that terselm makes (src/terselm/train/memory.py).
+has the same setting of the C library that terselm makes (src/terselm/train/memory.py). The plain
+loop computes in float32; terselm in that too, and in bfloat16 as it does by itself where the
+processor can.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from machine import describe_machine
 RESULTS = Path(__file__).parent / "results" / "training_speed.json"
 VOCABULARY = 10_000
 BATCH = 20
-CONTENDERS = ("terselm", "plain", "plain, buffers kept")
+OURS = {"terselm float32": "float32", "terselm bfloat16": "bfloat16"}
+CONTENDERS = (*OURS, "plain", "plain, buffers kept")
 SIZES = {
     "lstm-200, window 20": {"hidden": 200, "window": 20, "steps": 120},
     "lstm-200, window 35": {"hidden": 200, "window": 35, "steps": 80},
@@ -72,7 +75,7 @@ def plain(hidden: int, window: int, steps: int) -> float:
     return time.perf_counter() - started
 
 
-def ours(hidden: int, window: int, steps: int) -> float:
+def ours(precision: str, hidden: int, window: int, steps: int) -> float:
     """Seconds that `fit` counts as training, for `steps` after a warm epoch."""
     import numpy as np
     import torch
@@ -88,7 +91,13 @@ def ours(hidden: int, window: int, steps: int) -> float:
     config = ModelConfig(cell="lstm", hidden=(hidden, hidden), embedding=hidden)
     model = LanguageModel(config, vocabulary_from_words(words))
     draw = np.random.default_rng(0)
-    settings = {"learning_rate": 1.0, "epochs": 1, "batch": BATCH, "window": window}
+    settings = {
+        "learning_rate": 1.0,
+        "epochs": 1,
+        "batch": BATCH,
+        "window": window,
+        "precision": precision,
+    }
     warm = draw.integers(VOCABULARY, size=WARM_STEPS * window * BATCH)
     fit(model, warm, TrainingConfig(**settings), device="cpu")
     text = draw.integers(VOCABULARY, size=steps * window * BATCH)
@@ -111,7 +120,7 @@ def run_one(contender: str, size: dict[str, int]) -> None:
         from terselm.train.memory import keep_large_buffers
 
         keep_large_buffers()
-    print((ours if contender == "terselm" else plain)(**size))
+    print(ours(OURS[contender], **size) if contender in OURS else plain(**size))
 
 
 def main() -> None:
@@ -141,14 +150,11 @@ def main() -> None:
                 contender: {"median": round(medians[contender], 1), "all": values}
                 for contender, values in found.items()
             },
-            "terselm_over_plain": round(medians["terselm"] / medians["plain"], 3),
-            "terselm_over_plain_buffers_kept": round(
-                medians["terselm"] / medians["plain, buffers kept"], 3
-            ),
+            "over_plain": {who: round(medians[who] / medians["plain"], 3) for who in CONTENDERS},
         }
         shown = ", ".join(f"{who} {median:,.0f}" for who, median in medians.items())
-        ratio = results[name]["terselm_over_plain"]
-        print(f"{name}: {shown} tokens/s; terselm / plain {ratio}")
+        ratios = ", ".join(f"{results[name]['over_plain'][who]}" for who in OURS)
+        print(f"{name}: {shown} tokens/s; terselm / plain {ratios}")
     if not options.quick:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         report = {
