@@ -18,12 +18,13 @@ MAX_LINES = 400
 LAYERS = (
     {"errors", "recipes"},
     {"registry", "files"},
-    {"text", "linear"},
+    {"text", "linear", "zoo"},
     {"cells"},
     {"models", "runtime"},
     {"train", "evaluate", "compress", "importers", "exporters"},
     {"report"},
     {"pipeline"},
+    {"experiments"},
     {"cli"},
     {"__main__"},
 )
@@ -32,7 +33,7 @@ ALLOWED = {
     room: {other for other in LEVEL if LEVEL[other] < level} for room, level in LEVEL.items()
 } | {"runtime": {"errors"}}
 
-WITHOUT_TORCH = {"errors", "registry", "files", "text", "runtime"}
+WITHOUT_TORCH = {"errors", "registry", "files", "text", "runtime", "zoo"}
 TORCH_ALLOWED_IN = {"terselm.text.batches"}
 
 

@@ -21,9 +21,11 @@ from terselm.cli import (
     inspect,
     predict,
     quickstart,
+    reproduce,
     search,
     train,
     verify,
+    zoo,
 )
 from terselm.errors import TerselmError
 
@@ -45,6 +47,7 @@ def build_app() -> typer.Typer:
     app.command("train")(train.train)
     app.command("compress")(compress.compress)
     app.command("search")(search.search)
+    app.command("reproduce")(reproduce.reproduce)
     app.command("evaluate")(evaluate.evaluate)
     app.command("bench")(bench.bench)
     app.command("inspect")(inspect.inspect)
@@ -53,6 +56,7 @@ def build_app() -> typer.Typer:
     app.command("import")(import_model.import_model)
     app.command("export")(export.export)
     app.add_typer(data.build_app(), name="data")
+    app.add_typer(zoo.build_app(), name="zoo")
     return app
 
 

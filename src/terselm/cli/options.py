@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from terselm.errors import UsageError
+from terselm.zoo import model_path
 
 
 def _note_debug(context: typer.Context, value: bool) -> bool:
@@ -18,7 +19,13 @@ def _note_debug(context: typer.Context, value: bool) -> bool:
 
 
 ModelFile = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="A terselm model file.", show_default=False)
+    Path,
+    typer.Argument(
+        metavar="MODEL",
+        help="A terselm model file, or zoo:NAME.",
+        show_default=False,
+        parser=model_path,
+    ),
 ]
 Data = Annotated[
     str,

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from terselm.cli.options import Debug, Engine, Json, ModelFile, check_engine
+from terselm.cli.options import Debug, Engine, Json, check_engine
 from terselm.cli.output import Output
 from terselm.errors import UsageError
 
-Text = Annotated[str, typer.Argument(metavar="TEXT", help="What was said so far.")]
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="[MODEL]",
+        help="A terselm model file, or zoo:NAME; the smallest of the zoo if left out.",
+        show_default=False,
+    ),
+]
+Text = Annotated[
+    str | None,
+    typer.Argument(metavar="TEXT", help="What was said so far.", show_default=False),
+]
 Count = Annotated[int, typer.Option("-k", "--count", help="How many words.", min=1)]
 Prefix = Annotated[
     str, typer.Option("--prefix", help="Only words that begin so.", show_default=False)
@@ -18,8 +30,8 @@ Prefix = Annotated[
 
 
 def predict(
-    model: ModelFile,
-    text: Text,
+    model: Model,
+    text: Text = None,
     k: Count = 5,
     prefix: Prefix = "",
     engine: Engine = "native",
@@ -31,12 +43,15 @@ def predict(
     **Example**: terselm predict small.safetensors "the company said" -k 5
     """
     from terselm.report.tables import prediction_table
+    from terselm.zoo import PREFIX, model_path
 
     output = Output(json)
+    path = model_path(PREFIX if text is None else model)
+    text = model if text is None else text
     predictions, unknown = (
-        _by_library(model, text, k, prefix)
+        _by_library(path, text, k, prefix)
         if check_engine(engine)
-        else _by_torch(model, text, k, prefix)
+        else _by_torch(path, text, k, prefix)
     )
     if unknown:
         output.remark(f"{unknown} of the words are not in the vocabulary")
@@ -50,7 +65,7 @@ def predict(
     output.result(values, prediction_table(predictions))
 
 
-def _by_library(path: Any, text: str, k: int, prefix: str) -> tuple[list[tuple[str, float]], int]:
+def _by_library(path: Path, text: str, k: int, prefix: str) -> tuple[list[tuple[str, float]], int]:
     from terselm.runtime.model import Model
 
     model = Model(path)
@@ -61,7 +76,7 @@ def _by_library(path: Any, text: str, k: int, prefix: str) -> tuple[list[tuple[s
     return model.predict(text, k, prefix=prefix), unknown
 
 
-def _by_torch(path: Any, text: str, k: int, prefix: str) -> tuple[list[tuple[str, float]], int]:
+def _by_torch(path: Path, text: str, k: int, prefix: str) -> tuple[list[tuple[str, float]], int]:
     from terselm.cli.loading import open_model
     from terselm.evaluate.predict import count_unknown
     from terselm.evaluate.predict import predict as most_likely

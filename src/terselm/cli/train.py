@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from terselm.cli.options import Data, Debug, Device, Json, Out
 from terselm.cli.output import Output
-
-if TYPE_CHECKING:
-    from terselm.models.config import ModelConfig
-    from terselm.text.vocabulary import Vocabulary
 
 MODEL, TEXT, OPTIMIZATION = "Model", "Text", "Optimization"
 REGULARIZATION, RUN = "Regularization", "Run"
@@ -117,12 +113,6 @@ Precision = Annotated[str | None, _option("--precision", "auto, float32 or bfloa
 Resume = Annotated[bool, _option("--resume", "Go on where a run of this --out stopped.", RUN)]
 OptionalSeed = Annotated[int | None, _option("--seed", "Seed of everything random. [0]", RUN)]
 
-MODEL_SETTINGS = (
-    *("cell", "layers", "hidden", "embedding", "projection", "tied"),
-    *("output", "cutoffs", "division", "cluster_sizes"),
-)
-TEXT_SETTINGS = ("tokens", "vocabulary_size", "lowercase")
-
 
 def train(
     data: Data,
@@ -181,12 +171,11 @@ def train(
         if name not in ("data", "out", "config", "device", "resume", "json", "debug")
         and value is not None
     }
-    run = _settings(config, flags)
-    _train(data, out, run, device, resume, Output(json))
+    _train(data, out, _settings(config, flags), device, resume, Output(json))
 
 
-def _settings(config: Path | None, flags: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the settings of model, text and training: defaults, then file, then flags."""
+def _settings(config: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of the file, or of the `train` of an experiment file, under the flags."""
     import yaml
 
     from terselm.errors import UsageError
@@ -197,80 +186,44 @@ def _settings(config: Path | None, flags: dict[str, Any]) -> dict[str, dict[str,
             values = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise UsageError(f"--config {config}: cannot be read: {error}") from None
+        if isinstance(values, dict) and isinstance(values.get("train"), dict):
+            values = values["train"]
         if not isinstance(values, dict):
             raise UsageError(f"--config {config}: expected settings, one `name: value` a line")
-    values |= flags
-    model = {key: values.pop(key) for key in MODEL_SETTINGS if key in values}
-    text = {key: values.pop(key) for key in TEXT_SETTINGS if key in values}
-    return {"model": model, "text": text, "training": values}
+    return {**values, **flags}
 
 
 def _train(
-    data: str,
-    out: Path,
-    run: dict[str, dict[str, Any]],
-    device: str,
-    resume: bool,
-    output: Output,
+    data: str, out: Path, values: dict[str, Any], device: str, resume: bool, output: Output
 ) -> None:
-    import torch
-
-    from terselm.cli.loading import choose_device, prepare_output, split_of
-    from terselm.evaluate.perplexity import perplexity
+    from terselm.cli.loading import choose_device, prepare_output
+    from terselm.experiments.training import Trainer, make_settings
     from terselm.models.checkpoint import save
-    from terselm.models.language_model import LanguageModel
-    from terselm.models.sampling import count_tokens
-    from terselm.text.build import build_vocabulary
     from terselm.text.corpus import open_corpus
-    from terselm.train.config import make_training_config
-    from terselm.train.loop import fit
     from terselm.train.progress import ProgressObserver
 
     prepare_output(out)
     choose_device(device)
-    config = model_config(run["model"])
-    training = make_training_config(run["training"])
-    corpus = open_corpus(data)
-    text = run["text"]
-    vocabulary: Vocabulary = build_vocabulary(
-        corpus,
-        text.get("tokens", "words"),
-        size=text.get("vocabulary_size"),
-        lowercase=bool(text.get("lowercase", False)),
-    )
-    train_tokens = split_of(data, "train", vocabulary)
-    valid_tokens = split_of(data, "valid", vocabulary)
-    torch.manual_seed(training.seed)
-    counts = count_tokens(train_tokens.ids, len(vocabulary))
-    model = LanguageModel(config, vocabulary, counts)
+    settings = make_settings(values)
+    trainer = Trainer(settings, open_corpus(data))
     output.remark(
-        f"{corpus.name}: {len(train_tokens.ids):,} training tokens, "
-        f"{len(vocabulary):,} in the vocabulary; {model.parameter_count():,} parameters"
+        f"{trainer.corpus.name}: {len(trainer.train_tokens.ids):,} training tokens, "
+        f"{len(trainer.model.vocabulary):,} in the vocabulary; "
+        f"{trainer.model.parameter_count():,} parameters"
     )
-    result = fit(
-        model,
-        train_tokens.ids,
-        training,
-        validate=lambda candidate: perplexity(candidate, valid_tokens.ids),
-        folder=out.with_name(f"{out.name}.train"),
+    result = trainer.train(
+        out.with_name(f"{out.name}.train"),
         resume=resume,
-        observer=ProgressObserver("train"),
         device=device,
+        observer=ProgressObserver("train"),
     )
-    best = result.model
-    best.provenance = {
-        "data": corpus.name,
-        "training": result.config.model_dump(mode="json"),
-        "epochs_done": len(result.history),
-        "perplexity": {"valid": result.valid_perplexity},
-    }
     if not is_main_process():
         return
-    size = save(best, out)
-    values = {
+    size = save(result.model, out)
+    report = {
         "out": str(out),
         "bytes": size,
-        "parameters": best.parameter_count(),
+        "parameters": result.model.parameter_count(),
         "valid_perplexity": result.valid_perplexity,
         "best_epoch": result.best_epoch,
         "epochs": len(result.history),
@@ -278,27 +231,13 @@ def _train(
         "tokens_per_second": result.tokens_per_second,
     }
     output.result(
-        values,
+        report,
         f"valid perplexity {result.valid_perplexity:.2f} (epoch {result.best_epoch} of "
         f"{len(result.history)}), {result.tokens_per_second:,.0f} tokens a second",
         f"wrote {out}: {size:,} bytes",
     )
     if result.stopped == "interrupted":
         raise KeyboardInterrupt
-
-
-def model_config(values: dict[str, Any]) -> ModelConfig:
-    """Return the model's configuration from `layers`, `hidden`, ... as the flags name them."""
-    from terselm.models.config import make_config
-
-    values = dict(values)
-    hidden = values.pop("hidden", 200)
-    layers = values.pop("layers", 2)
-    values["hidden"] = tuple(hidden) if isinstance(hidden, list) else (hidden,) * layers
-    if isinstance(values.get("cutoffs"), str):
-        values["cutoffs"] = values["cutoffs"].split(",")
-    values.setdefault("embedding", values.get("projection") or values["hidden"][-1])
-    return make_config(values)
 
 
 def is_main_process() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ def make_recovery(
     *,
     remark: Callable[[str], None] | None = None,
     observer: Callable[[], Observer] | None = None,
+    folder: Callable[[], Path] | None = None,
 ) -> Recovery:
     """Return the callable that trains a compressed model further.
 
@@ -43,6 +45,9 @@ def make_recovery(
         Told where the model from before is kept.
     observer : callable, optional
         Returns the observer of a training.
+    folder : callable, optional
+        Returns where the checkpoint of the next training goes; if it holds one, that training
+        goes on from there.
     """
 
     def recover(
@@ -58,6 +63,8 @@ def make_recovery(
             make_training_config(_values(settings, seed)),
             validate=validate,
             teacher=teacher,
+            folder=None if folder is None else folder(),
+            resume=folder is not None,
             observer=None if observer is None else observer(),
             device=model.device.type,
         )

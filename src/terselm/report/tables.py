@@ -123,6 +123,30 @@ def prediction_table(predictions: Sequence[tuple[str, float]]) -> Table:
     return Table([Column("#"), Column("word", "left"), Column("probability")], rows)
 
 
+def zoo_table(models: Sequence[Mapping[str, Any]]) -> Table:
+    """Return the models of a zoo, one a row; see `terselm.zoo.Entry.as_dict`."""
+    columns = [
+        Column("name", "left"),
+        Column("model", "left", wrap=True),
+        Column("bytes"),
+        Column("text", "left"),
+        Column("test\nperplexity"),
+        Column("µs a\ntoken"),
+    ]
+    rows = [
+        (
+            model["name"],
+            model["title"],
+            f"{model['bytes']:,}",
+            model["data"],
+            human_number(model["test_perplexity"]),
+            human_number(model["microseconds_per_token"]),
+        )
+        for model in models
+    ]
+    return Table(columns, rows)
+
+
 def compression_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Return what each step of a recipe cost, compared with the first row.
 

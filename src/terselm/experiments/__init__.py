@@ -1,0 +1,1 @@
+"""Experiment files, their runs, and the tables that their results make."""

@@ -1,0 +1,161 @@
+"""An experiment: how a model is made, in a file, and what others published of such a model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from terselm.compress.recipe import Recipe
+from terselm.errors import TerselmError, UsageError
+from terselm.models.config import first_problem
+
+Positive = Annotated[float, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+UNHASHED = ("title", "published", "note", "seeds", "budget")
+"""Fields that say something about a model and nothing about how it is made."""
+
+
+class Published(BaseModel):
+    """What somebody printed of such a model.
+
+    Attributes
+    ----------
+    where : str
+        Table or section.
+    row : int
+        In that table, for its order.
+    megabytes : float or None
+        10^6 bytes, as printed.
+    parameters : float or None
+    perplexity : float or None
+        On test text.
+    milliseconds : float or None
+        Of a step, on the device that they used.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    where: str
+    row: int = 0
+    megabytes: Positive | None = None
+    parameters: Positive | None = None
+    perplexity: Positive | None = None
+    milliseconds: Positive | None = None
+
+
+class Budget(BaseModel):
+    """What a model of the frontier is to keep.
+
+    Attributes
+    ----------
+    megabytes : float
+        10^6 bytes of the file.
+    mark, stretch : float
+        Test perplexities to reach.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    megabytes: Positive
+    mark: Positive
+    stretch: Positive | None = None
+
+
+class Experiment(BaseModel):
+    """How a model is made: trained, or taken from another experiment; then compressed.
+
+    Attributes
+    ----------
+    title : str
+    train : dict or None
+        Settings of `terselm train`.
+    start : str or None
+        In the place of `train`: the experiment whose model is taken.
+    teacher : str or None
+        The experiment whose model teaches, in `train` and in steps that distil.
+    compress : list of dict
+        Steps of a recipe.
+    seeds : list of int
+        One run each.
+    published : Published or None
+    budget : Budget or None
+    note : str or None
+        What a reader of the table must know.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    title: str
+    train: dict[str, Any] | None = None
+    start: str | None = None
+    teacher: str | None = None
+    compress: list[dict[str, Any]] = []
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
+    published: Published | None = None
+    budget: Budget | None = None
+    note: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Experiment:
+        if (self.train is None) == (self.start is None):
+            raise ValueError("give train or start, one of the two")
+        if self.start is not None and not self.compress:
+            raise ValueError("start without compress makes nothing new")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("a seed is there twice")
+        if self.train is not None and "seed" in self.train:
+            raise ValueError("the seed of train comes from seeds")
+        return self
+
+    def needs(self) -> list[str]:
+        """Return the experiments that must be run before this one."""
+        return [name for name in (self.start, self.teacher) if name is not None]
+
+    def content(self) -> dict[str, Any]:
+        """Return what the model depends on, as JSON values."""
+        values = self.model_dump(mode="json")
+        return {name: value for name, value in values.items() if name not in UNHASHED}
+
+
+def load_experiment(path: Path) -> Experiment:
+    """Read an experiment file (YAML).
+
+    Raises
+    ------
+    UsageError
+        If it cannot be read or a field is wrong; the message names file and field.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"{path}: expected fields, one `name: value` a line")
+    try:
+        experiment = Experiment(**values)
+    except ValidationError as error:
+        raise UsageError(f"{path}: {first_problem(error)}") from None
+    try:
+        if experiment.compress:
+            Recipe.from_list(experiment.compress)
+    except TerselmError as error:
+        raise UsageError(f"{path}: compress: {error}") from None
+    return experiment
+
+
+def key_of(name: str, seed: int, suite: Mapping[str, Experiment]) -> str:
+    """Return 16 hex digits that change with anything the run's model depends on.
+
+    Titles, published figures and notes are not among it.
+    """
+    experiment = suite[name]
+    needed = [key_of(other, seed, suite) for other in experiment.needs()]
+    text = json.dumps([experiment.content(), seed, needed], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

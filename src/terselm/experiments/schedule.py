@@ -1,0 +1,217 @@
+"""Which runs are done when: what others need first, as many at once as fit."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from terselm.errors import TerselmError
+from terselm.experiments.experiment import Experiment, key_of
+from terselm.experiments.suite import Suite
+from terselm.experiments.work import Order, label_of, model_file, perform, result_file
+
+BYTES_A_RUN = 1.5e9
+"""Of memory, beside what grows with the model: torch, text, the scores of a window."""
+BYTES_A_PARAMETER = 24
+"""Weights, gradients, two moments, the best weights and a copy."""
+USUAL_WORDS = 10_000
+MOST_ON_A_GPU = 4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be run, and how.
+
+    Attributes
+    ----------
+    suite : mapping of str to Experiment
+    rows : sequence of str
+        In an order in which each comes after those that it needs.
+    folder : Path
+    data : str
+    device : {"cpu", "cuda"}
+    jobs : int
+        Runs at once.
+    """
+
+    suite: Suite
+    rows: Sequence[str]
+    folder: Path
+    data: str
+    device: str
+    jobs: int
+
+
+@dataclass
+class Progress:
+    """Which runs are done and which were lost, by label."""
+
+    done: dict[str, dict[str, Any]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def finished(plan: Plan, name: str, seed: int) -> dict[str, Any] | None:
+    """Return the result of a run that was made as the experiment now says, or None."""
+    label = label_of(name, seed)
+    path = result_file(plan.folder, label)
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    same = isinstance(result, dict) and result.get("key") == key_of(name, seed, plan.suite)
+    return result if same and model_file(plan.folder, label).exists() else None
+
+
+def run_all(plan: Plan, remark: Callable[[str], None]) -> Progress:
+    """Do every run that is not done yet.
+
+    A run that fails does not stop the others, only those that need its model.
+
+    Parameters
+    ----------
+    plan : Plan
+    remark : callable
+        Told in a line when a run begins, ends, or is lost.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If a training was interrupted; all go on from there next time.
+    """
+    progress = Progress()
+    progress.done.update(stored_results(plan))
+    waiting = [run for run in _runs(plan) if label_of(*run) not in progress.done]
+    (plan.folder / "logs").mkdir(parents=True, exist_ok=True)
+    running: dict[Future[dict[str, Any]], Order] = {}
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(plan.jobs, mp_context=context, max_tasks_per_child=1) as pool:
+        while waiting or running:
+            for name, seed in list(waiting):
+                if len(running) == plan.jobs:
+                    break
+                ready = _ready(plan, name, seed, progress)
+                if ready is None:
+                    continue
+                waiting.remove((name, seed))
+                if isinstance(ready, str):
+                    progress.failed[label_of(name, seed)] = ready
+                    remark(f"{label_of(name, seed)}: not run, {ready}")
+                    continue
+                running[pool.submit(_perform_logged, ready)] = ready
+                remark(f"{ready.label}: begun, log in {_log(ready)}")
+            if running:
+                ended, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in ended:
+                    _take(future, running.pop(future), progress, remark)
+    return progress
+
+
+def stored_results(plan: Plan) -> dict[str, dict[str, Any]]:
+    """Return the results that are there, by label, made as the experiments now say."""
+    found = {label_of(name, seed): finished(plan, name, seed) for name, seed in _runs(plan)}
+    return {label: result for label, result in found.items() if result is not None}
+
+
+def jobs_that_fit(experiments: Sequence[Experiment], device: str) -> int:
+    """Return how many of these runs may go on at once: by memory, and on CPU by cores."""
+    need = max(BYTES_A_RUN + BYTES_A_PARAMETER * _parameters(each) for each in experiments)
+    if device == "cuda":
+        free, _ = torch.cuda.mem_get_info()
+        return max(1, min(MOST_ON_A_GPU, int(free // need), len(experiments)))
+    cores = len(os.sched_getaffinity(0))
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    return max(1, min(cores, int(free // need), len(experiments)))
+
+
+def _runs(plan: Plan) -> list[tuple[str, int]]:
+    """Return name and seed of every run; those that others need get the seeds of those too."""
+    seeds: dict[str, dict[int, None]] = {name: {} for name in plan.rows}
+    for name in reversed(plan.rows):
+        seeds[name] |= dict.fromkeys(plan.suite[name].seeds)
+        for other in plan.suite[name].needs():
+            seeds[other] |= seeds[name]
+    return [(name, seed) for name in plan.rows for seed in sorted(seeds[name])]
+
+
+def _ready(plan: Plan, name: str, seed: int, progress: Progress) -> Order | str | None:
+    """Return the order, or why it will never be one, or None if what it needs is not done yet."""
+    experiment = plan.suite[name]
+    for other in experiment.needs():
+        label = label_of(other, seed)
+        if label in progress.failed:
+            return f"since {label} failed"
+        if label not in progress.done:
+            return None
+
+    def model_of(other: str | None) -> Path | None:
+        return None if other is None else model_file(plan.folder, label_of(other, seed))
+
+    cores = len(os.sched_getaffinity(0))
+    return Order(
+        name=name,
+        experiment=experiment,
+        seed=seed,
+        key=key_of(name, seed, plan.suite),
+        folder=plan.folder,
+        data=plan.data,
+        device=plan.device,
+        threads=max(1, cores // plan.jobs),
+        start=model_of(experiment.start),
+        teacher=model_of(experiment.teacher),
+    )
+
+
+def _take(
+    future: Future[dict[str, Any]],
+    order: Order,
+    progress: Progress,
+    remark: Callable[[str], None],
+) -> None:
+    try:
+        result = future.result()
+    except (TerselmError, MemoryError, OSError) as error:
+        progress.failed[order.label] = str(error)
+        remark(f"{order.label}: failed: {error}")
+        return
+    progress.done[order.label] = result
+    remark(
+        f"{order.label}: {result['bytes']:,} bytes, valid {result['valid']['perplexity']:.2f}, "
+        f"test {result['test']['perplexity']:.2f}, {result['seconds']:,.0f} s"
+    )
+
+
+def _log(order: Order) -> Path:
+    return order.folder / "logs" / f"{order.label}.log"
+
+
+def _perform_logged(order: Order) -> dict[str, Any]:
+    """Do a run with its progress in a log file; runs in a process of its own."""
+    with (
+        _log(order).open("a", encoding="utf-8", buffering=1) as log,
+        contextlib.redirect_stdout(log),
+        contextlib.redirect_stderr(log),
+    ):
+        # Training and compression print through sys.stderr of the moment, rich among them.
+        assert sys.stderr is log
+        return perform(order)
+
+
+def _parameters(experiment: Experiment) -> float:
+    """Return about how many numbers the model of an experiment has in training."""
+    train: Mapping[str, Any] = experiment.train or {}
+    hidden = train.get("hidden", 650)
+    width = max(hidden) if isinstance(hidden, list) else hidden
+    layers = train.get("layers", 2)
+    embedding = train.get("embedding", width)
+    words = train.get("vocabulary_size", USUAL_WORDS)
+    return float(words * (embedding + width) + layers * 8 * width * width)

@@ -1,0 +1,185 @@
+"""The table of a suite: what was published beside what was measured."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from terselm.experiments.experiment import Budget, Published
+from terselm.experiments.suite import Suite
+from terselm.experiments.work import label_of
+
+Results = Mapping[str, Mapping[str, Any]]
+"""By the label of the run."""
+NOT_RUN = "not run"
+AS_LARGE = 1.01
+"""A file is as large as published up to here: print counts parameters alone, and rounds."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One experiment: the mean of its seeds.
+
+    Attributes
+    ----------
+    name, title : str
+    published : Published or None
+    budget : Budget or None
+    note : str or None
+    runs : sequence of mapping
+        Results, one a seed; empty where it was not run.
+    """
+
+    name: str
+    title: str
+    published: Published | None
+    budget: Budget | None
+    note: str | None
+    runs: Sequence[Mapping[str, Any]]
+
+    @property
+    def bytes(self) -> int | None:
+        """Of the largest file of the seeds."""
+        return max((run["bytes"] for run in self.runs), default=None)
+
+    def perplexity(self, split: str) -> float | None:
+        """Return the mean over the seeds."""
+        values = self._perplexities(split)
+        return statistics.fmean(values) if values else None
+
+    def spread(self, split: str) -> float | None:
+        """Return the sample standard deviation over the seeds, where there are several."""
+        values = self._perplexities(split)
+        return statistics.stdev(values) if len(values) > 1 else None
+
+    @property
+    def microseconds(self) -> float | None:
+        """Median over the seeds."""
+        values = [run["microseconds_per_token"] for run in self.runs]
+        return statistics.median(values) if values else None
+
+    def verdict(self) -> str:
+        """Return whether the published perplexity, or the mark, is reached within the bytes."""
+        found, size = self.perplexity("test"), self.bytes
+        if found is None or size is None:
+            return NOT_RUN
+        if self.budget is not None:
+            if size > 1e6 * self.budget.megabytes:
+                return "too large"
+            if self.budget.stretch is not None and found <= self.budget.stretch:
+                return "stretch met"
+            return "met" if found <= self.budget.mark else "missed"
+        published = self.published
+        if published is None or published.perplexity is None:
+            return ""
+        if published.megabytes is not None and size > AS_LARGE * 1e6 * published.megabytes:
+            return "larger"
+        return "met" if found <= published.perplexity else "missed"
+
+    def _perplexities(self, split: str) -> list[float]:
+        return [run[split]["perplexity"] for run in self.runs]
+
+
+def rows_of(suite: Suite, names: Sequence[str], results: Results) -> list[Row]:
+    """Return the rows of a table in the order of print; those without a result are not run."""
+    found = []
+    for name in names:
+        experiment = suite[name]
+        labels = [label_of(name, seed) for seed in experiment.seeds]
+        runs = [results[label] for label in labels if label in results]
+        found.append(
+            Row(
+                name,
+                experiment.title,
+                experiment.published,
+                experiment.budget,
+                experiment.note,
+                runs,
+            )
+        )
+    return sorted(found, key=_place)
+
+
+def _place(row: Row) -> tuple[float, str, int]:
+    if row.budget is not None:
+        return -row.budget.megabytes, "", 0
+    return 0.0, *(("~", 0) if row.published is None else (row.published.where, row.published.row))
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Return the table of rows with published figures, its notes below."""
+    head = (
+        "| | model | published: MB | params | test ppl | ours: bytes | params | valid ppl "
+        "| test ppl | µs a token | |"
+    )
+    lines = [head, "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|---|"]
+    notes = []
+    for row in rows:
+        if row.published is None:
+            continue
+        mark = ""
+        if row.note is not None:
+            notes.append(row.note)
+            mark = f" [{len(notes)}]"
+        lines.append(
+            f"| {row.published.where} | {row.title}{mark} | " + " | ".join(_cells(row)) + " |"
+        )
+    footnotes = [f"[{number}] {' '.join(note.split())}" for number, note in enumerate(notes, 1)]
+    return "\n".join([*lines, *(f"\n{note}" for note in footnotes)]) + "\n"
+
+
+def frontier_markdown(rows: Sequence[Row]) -> str:
+    """Return the table of rows with budgets."""
+    lines = [
+        "| budget | model | bytes | seeds | valid ppl | test ppl | mark | stretch | µs a token | |",
+        "|--:|---|--:|--:|--:|--:|--:|--:|--:|---|",
+    ]
+    for row in rows:
+        if row.budget is None:
+            continue
+        cells = (
+            f"≤ {row.budget.megabytes:g} MB",
+            row.title,
+            _number(row.bytes, ",d"),
+            str(len(row.runs)),
+            _with_spread(row, "valid"),
+            _with_spread(row, "test"),
+            f"{row.budget.mark:g}",
+            "" if row.budget.stretch is None else f"{row.budget.stretch:g}",
+            _number(row.microseconds, ".0f"),
+            row.verdict(),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    published = row.published or Published(where="")
+    parameters = row.runs[0]["parameters"] if row.runs else None
+    return (
+        _number(published.megabytes, "g"),
+        _millions(published.parameters),
+        _number(published.perplexity, ".2f"),
+        _number(row.bytes, ",d"),
+        _millions(parameters),
+        _with_spread(row, "valid"),
+        _with_spread(row, "test"),
+        _number(row.microseconds, ".0f"),
+        row.verdict(),
+    )
+
+
+def _with_spread(row: Row, split: str) -> str:
+    spread = row.spread(split)
+    mean = _number(row.perplexity(split), ".2f")
+    return mean if spread is None else f"{mean} ± {spread:.2f}"
+
+
+def _millions(value: float | None) -> str:
+    return "" if value is None else f"{value / 1e6:.2f} M"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)

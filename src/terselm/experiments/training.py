@@ -1,0 +1,145 @@
+"""From settings and a corpus to a trained model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from terselm.evaluate.perplexity import perplexity
+from terselm.models.config import ModelConfig, make_config
+from terselm.models.language_model import LanguageModel
+from terselm.models.sampling import count_tokens
+from terselm.text.base import Vocabulary
+from terselm.text.build import build_vocabulary
+from terselm.text.corpus import Corpus
+from terselm.text.token_cache import TokenizedSplit, tokenize
+from terselm.train.config import TrainingConfig, make_training_config
+from terselm.train.loop import FitResult, fit
+from terselm.train.metrics import Observer
+
+MODEL_SETTINGS = (
+    *("cell", "layers", "hidden", "embedding", "projection", "tied"),
+    *("output", "cutoffs", "division", "cluster_sizes"),
+)
+TEXT_SETTINGS = ("tokens", "vocabulary_size", "lowercase")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `terselm train` is told.
+
+    Attributes
+    ----------
+    model : ModelConfig
+    training : TrainingConfig
+    text : mapping
+        `tokens`, `vocabulary_size` and `lowercase`, where given.
+    """
+
+    model: ModelConfig
+    training: TrainingConfig
+    text: Mapping[str, Any]
+
+
+def make_settings(values: Mapping[str, Any]) -> Settings:
+    """Return checked settings of `cell`, `layers`, ..., `learning_rate`, ... in one mapping.
+
+    Raises
+    ------
+    UsageError
+        If a setting is unknown or its value impossible; the message names it.
+    """
+    rest = dict(values)
+    model = {name: rest.pop(name) for name in MODEL_SETTINGS if name in rest}
+    text = {name: rest.pop(name) for name in TEXT_SETTINGS if name in rest}
+    return Settings(model_config(model), make_training_config(rest), text)
+
+
+def model_config(values: Mapping[str, Any]) -> ModelConfig:
+    """Return the model's configuration from `layers`, `hidden`, ... as the flags name them."""
+    values = dict(values)
+    hidden = values.pop("hidden", 200)
+    layers = values.pop("layers", 2)
+    values["hidden"] = tuple(hidden) if isinstance(hidden, list) else (hidden,) * layers
+    if isinstance(values.get("cutoffs"), str):
+        values["cutoffs"] = values["cutoffs"].split(",")
+    values.setdefault("embedding", values.get("projection") or values["hidden"][-1])
+    return make_config(values)
+
+
+class Trainer:
+    """A model with random weights, and the text that it is trained on.
+
+    Parameters
+    ----------
+    settings : Settings
+    corpus : Corpus
+    vocabulary : Vocabulary or None
+        None: made from the corpus as the settings say.
+
+    Attributes
+    ----------
+    model : LanguageModel
+    train_tokens, valid_tokens : TokenizedSplit
+    """
+
+    def __init__(
+        self, settings: Settings, corpus: Corpus, vocabulary: Vocabulary | None = None
+    ) -> None:
+        self.settings = settings
+        self.corpus = corpus
+        text = settings.text
+        words = vocabulary or build_vocabulary(
+            corpus,
+            text.get("tokens", "words"),
+            size=text.get("vocabulary_size"),
+            lowercase=bool(text.get("lowercase", False)),
+        )
+        self.train_tokens: TokenizedSplit = tokenize(corpus, "train", words)
+        self.valid_tokens: TokenizedSplit = tokenize(corpus, "valid", words)
+        torch.manual_seed(settings.training.seed)
+        counts = count_tokens(self.train_tokens.ids, len(words))
+        self.model = LanguageModel(settings.model, words, counts)
+
+    def train(
+        self,
+        folder: Path,
+        *,
+        resume: bool,
+        device: str,
+        teacher: LanguageModel | None = None,
+        observer: Observer | None = None,
+    ) -> FitResult:
+        """Train the model; see `terselm.train.loop.fit`. Its provenance says how it was made.
+
+        Parameters
+        ----------
+        folder : Path
+            Where checkpoint and metrics go.
+        resume : bool
+        device : str
+        teacher : LanguageModel or None
+        observer : Observer or None
+        """
+        result = fit(
+            self.model,
+            self.train_tokens.ids,
+            self.settings.training,
+            validate=lambda candidate: perplexity(candidate, self.valid_tokens.ids),
+            teacher=teacher,
+            folder=folder,
+            resume=resume,
+            observer=observer,
+            device=device,
+        )
+        result.model.provenance = {
+            "data": self.corpus.name,
+            "training": result.config.model_dump(mode="json"),
+            "epochs_done": len(result.history),
+            "perplexity": {"valid": result.valid_perplexity},
+        }
+        return result

@@ -1,0 +1,226 @@
+"""One run of an experiment: train, compress, measure, write the result."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from terselm import __version__
+from terselm.compress.apply import compress
+from terselm.compress.base import Context
+from terselm.compress.recipe import Recipe
+from terselm.evaluate.native import evaluate_file
+from terselm.evaluate.perplexity import perplexity
+from terselm.experiments.experiment import Experiment
+from terselm.experiments.training import Trainer, make_settings
+from terselm.files import atomic_write
+from terselm.models.checkpoint import load, save
+from terselm.models.language_model import LanguageModel
+from terselm.pipeline.finish import machine
+from terselm.pipeline.recovery import make_recovery
+from terselm.runtime.timing import measure_quickly
+from terselm.text.base import Vocabulary
+from terselm.text.corpus import Corpus, open_corpus
+from terselm.text.token_cache import tokenize
+from terselm.train.progress import ProgressObserver
+
+CALIBRATION_TOKENS = 100_000
+
+
+@dataclass(frozen=True)
+class Order:
+    """A run to be done.
+
+    Attributes
+    ----------
+    name : str
+        Of the experiment.
+    experiment : Experiment
+    seed : int
+    key : str
+        What the run's model depends on; see `experiment.key_of`.
+    folder : Path
+        Of all runs.
+    data : str
+    device : str
+    threads : int
+    start, teacher : Path or None
+        Model files of the experiments that this one needs.
+    """
+
+    name: str
+    experiment: Experiment
+    seed: int
+    key: str
+    folder: Path
+    data: str
+    device: str = "cpu"
+    threads: int = 1
+    start: Path | None = None
+    teacher: Path | None = None
+
+    @property
+    def label(self) -> str:
+        """The name of this run's files."""
+        return label_of(self.name, self.seed)
+
+
+def label_of(name: str, seed: int) -> str:
+    """Return the name of the files of a run."""
+    return name if seed == 0 else f"{name}-seed-{seed}"
+
+
+def model_file(folder: Path, label: str) -> Path:
+    """Return where the model of a run lies."""
+    return folder / "models" / f"{label}.safetensors"
+
+
+def result_file(folder: Path, label: str) -> Path:
+    """Return where the result of a run lies."""
+    return folder / "results" / f"{label}.json"
+
+
+def perform(order: Order) -> dict[str, Any]:
+    """Do a run, going on from where an earlier one stopped, and write model and result.
+
+    Returns
+    -------
+    dict
+        The result, JSON values.
+
+    Raises
+    ------
+    TerselmError
+        If a setting or a step does not fit.
+    KeyboardInterrupt
+        If training was interrupted; its checkpoint is kept.
+    """
+    torch.set_num_threads(order.threads)
+    corpus = open_corpus(order.data)
+    work = order.folder / "work" / f"{order.label}-{order.key}"
+    work.mkdir(parents=True, exist_ok=True)
+    clock = _Clock(work / "seconds.json")
+    with clock:
+        model = _started(order, corpus, work)
+        if order.experiment.compress:
+            model = _compressed(order, corpus, work, model)
+        path = model_file(order.folder, order.label)
+        path.parent.mkdir(exist_ok=True)
+        save(model, path)
+    result = {
+        "name": order.name,
+        "seed": order.seed,
+        "key": order.key,
+        "experiment": order.experiment.model_dump(mode="json", exclude_none=True),
+        "data": corpus.name,
+        "terselm": __version__,
+        "commit": _commit(),
+        "machine": machine(path, None),
+        "device": order.device,
+        "threads": order.threads,
+        "seconds": round(clock.seconds, 1),
+        "parameters": model.parameter_count(),
+        **measured(path, corpus),
+    }
+    target = result_file(order.folder, order.label)
+    target.parent.mkdir(exist_ok=True)
+    with atomic_write(target) as file:
+        file.write((json.dumps(result, indent=1) + "\n").encode())
+    return result
+
+
+def measured(path: Path, corpus: Corpus) -> dict[str, Any]:
+    """Return what the C library says of a model file; this reads the test text.
+
+    Returns
+    -------
+    dict
+        `bytes`, `valid` and `test` (see `terselm.evaluate.evaluation.Evaluation`),
+        `microseconds_per_token` and `memory` in bytes.
+    """
+    timing = measure_quickly(path)
+    return {
+        "bytes": path.stat().st_size,
+        "valid": evaluate_file(path, corpus, "valid").as_dict(),
+        "test": evaluate_file(path, corpus, "test").as_dict(),
+        "microseconds_per_token": timing.token,
+        "memory": timing.memory,
+    }
+
+
+def _commit() -> str | None:
+    """Return the commit of the checkout that this runs from, marked where files differ from it."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        run = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return None
+    return run.stdout.strip() or None
+
+
+class _Clock:
+    """Seconds of work on a run, those before an interruption included."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._started = 0.0
+        self.seconds: float = json.loads(path.read_text()) if path.exists() else 0.0
+
+    def __enter__(self) -> None:
+        self._started = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds += time.monotonic() - self._started
+        with atomic_write(self._path) as file:
+            file.write(json.dumps(self.seconds).encode())
+
+
+def _started(order: Order, corpus: Corpus, work: Path) -> LanguageModel:
+    """Return the model before compression: trained here, or that of another experiment."""
+    if order.start is not None:
+        return load(order.start, order.device)
+    done = work / "trained.safetensors"
+    if done.exists():
+        return load(done, order.device)
+    teacher = None if order.teacher is None else load(order.teacher, order.device)
+    settings = make_settings({**(order.experiment.train or {}), "seed": order.seed})
+    trainer = Trainer(settings, corpus, None if teacher is None else teacher.vocabulary)
+    result = trainer.train(
+        work / "training",
+        resume=True,
+        device=order.device,
+        teacher=teacher,
+        observer=ProgressObserver(order.label),
+    )
+    if result.stopped == "interrupted":
+        raise KeyboardInterrupt
+    save(result.model, done)
+    return result.model
+
+
+def _compressed(order: Order, corpus: Corpus, work: Path, model: LanguageModel) -> LanguageModel:
+    def text(split: str) -> Callable[[Vocabulary], Any]:
+        return lambda words: tokenize(corpus, split, words).ids
+
+    number = itertools.count(1)
+    recover = make_recovery(
+        text("train"),
+        lambda candidate: perplexity(candidate, text("valid")(candidate.vocabulary)),
+        order.seed,
+        observer=lambda: ProgressObserver(f"{order.label}: recover"),
+        folder=lambda: work / f"recovery-{next(number)}",
+    )
+    teacher = None if order.teacher is None else load(order.teacher, order.device)
+    calibration = text("train")(model.vocabulary)[:CALIBRATION_TOKENS]
+    context = Context(source=teacher, recover=recover, calibration=calibration)
+    return compress(model, Recipe.from_list(order.experiment.compress), context).model

@@ -1,0 +1,148 @@
+"""`terselm reproduce`, from experiment files to the table."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from terselm.evaluate.native import evaluate_file
+from terselm.experiments.experiment import Experiment
+from terselm.experiments.schedule import jobs_that_fit
+from terselm.models.checkpoint import load
+from terselm.text.corpus import open_corpus
+from tests.experiments.conftest import TRAIN, WriteSuite
+
+PUBLISHED = {"where": "Table 1", "megabytes": 10, "perplexity": 1000.0}
+SUITE: dict[str, dict[str, Any]] = {
+    "dense": {"train": TRAIN, "published": PUBLISHED},
+    "small": {
+        "start": "dense",
+        "compress": [
+            {"method": "low_rank", "weights": "output", "rank": 3},
+            {"method": "recover", "epochs": 1, "batch": 4, "distill": True},
+            {"method": "quantize", "weights": "*", "bits": 8},
+        ],
+        "published": {**PUBLISHED, "row": 1},
+    },
+    "taught": {"train": {**TRAIN, "hidden": 4}, "teacher": "dense", "seeds": [0, 1]},
+}
+
+
+def reproduce(suite: Path, out: Path, data: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "terselm", "reproduce", str(suite), "--out", str(out)]
+    return subprocess.run(
+        [*command, "--data", str(data), "--jobs", "1", *more],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def results(out: Path) -> dict[str, Any]:
+    return {path.stem: json.loads(path.read_text()) for path in (out / "results").iterdir()}
+
+
+def test_runs_everything_once(tmp_path: Path, corpus: Path, write_suite: WriteSuite):
+    folder, out = write_suite(SUITE), tmp_path / "out"
+    first = reproduce(folder, out, corpus, "--json")
+    assert first.returncode == 0, first.stderr
+    # A model that teaches a seed is trained with that seed too.
+    assert set(results(out)) == {"dense", "dense-seed-1", "small", "taught", "taught-seed-1"}
+    small = results(out)["small"]
+    path = out / "models" / "small.safetensors"
+    assert small["bytes"] == path.stat().st_size < results(out)["dense"]["bytes"]
+    found = evaluate_file(path, open_corpus(corpus), "test").perplexity
+    assert small["test"]["perplexity"] == pytest.approx(found, rel=1e-9)
+    recipe = load(path).provenance["recipe"]
+    assert [step["method"] for step in recipe] == ["low_rank", "recover", "quantize"]
+    shown = {row["name"]: row for row in json.loads(first.stdout)["suite"]}
+    assert shown["dense"]["verdict"] == "met"
+    assert shown["taught"]["seeds"] == [0, 1]
+    assert "| Table 1 | small |" in (out / "table.md").read_text()
+    assert "epoch 2/2" in (out / "logs" / "dense.log").read_text()
+
+    written = {path: path.stat().st_mtime_ns for path in out.rglob("results/*.json")}
+    again = reproduce(folder, out, corpus)
+    assert again.returncode == 0 and "begun" not in again.stderr
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+
+    # Another title runs nothing; another setting runs the row and what is made from it.
+    write_suite({"taught": {**SUITE["taught"], "title": "Taught"}})
+    assert "begun" not in reproduce(folder, out, corpus).stderr
+    write_suite({"small": {**SUITE["small"], "compress": SUITE["small"]["compress"][::2]}})
+    changed = reproduce(folder, out, corpus)
+    assert [line for line in changed.stderr.splitlines() if "begun" in line] == [
+        f"small: begun, log in {out / 'logs' / 'small.log'}"
+    ]
+
+
+def test_a_row_that_fails_does_not_stop_the_others(
+    tmp_path: Path, corpus: Path, write_suite: WriteSuite
+):
+    folder = write_suite(
+        {
+            "bad": {"train": {**TRAIN, "window": 10_000_000, "batch": 3_000_000}},
+            "after": {"start": "bad", "compress": [{"method": "quantize", "bits": 8}]},
+            "good": {"train": TRAIN},
+        }
+    )
+    done = reproduce(folder, tmp_path / "out", corpus)
+    assert done.returncode == 1
+    assert done.stderr.count("Traceback") == 0
+    assert "2 runs failed" in done.stderr and "since bad failed" in done.stderr
+    assert set(results(tmp_path / "out")) == {"good"}
+
+
+def test_only_some_rows_and_the_table_alone(tmp_path: Path, corpus: Path, write_suite: WriteSuite):
+    folder, out = write_suite(SUITE), tmp_path / "out"
+    table = reproduce(folder, out, corpus, "--table-only")
+    assert table.returncode == 0 and table.stdout.count("not run") == 2
+    assert not (out / "results").exists()
+    assert reproduce(folder, out, corpus, "--rows", "dense").returncode == 0
+    assert set(results(out)) == {"dense"}
+    unknown = reproduce(folder, out, corpus, "--rows", "dens")
+    assert unknown.returncode == 2 and "did you mean 'dense'" in unknown.stderr
+
+
+def test_an_interrupted_run_goes_on(tmp_path: Path, corpus: Path, write_suite: WriteSuite):
+    long = {"train": {**TRAIN, "epochs": 60}}
+    folder, out = write_suite({"long": long}), tmp_path / "out"
+    command = [sys.executable, "-m", "terselm", "reproduce", str(folder), "--out", str(out)]
+    process = subprocess.Popen(
+        [*command, "--data", str(corpus)], stderr=subprocess.PIPE, start_new_session=True
+    )
+    log = out / "logs" / "long.log"
+    deadline = time.monotonic() + 120
+    while not (log.exists() and "epoch 3/60" in log.read_text()):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert not (out / "results").exists()
+
+    done = reproduce(folder, out, corpus)
+    assert done.returncode == 0, done.stderr
+    whole = tmp_path / "whole"
+    assert reproduce(folder, whole, corpus).returncode == 0
+    model = "models/long.safetensors"
+    assert (out / model).read_bytes() == (whole / model).read_bytes()
+    assert log.read_text().count("epoch 3/60") == 1
+
+
+def test_as_many_at_once_as_fit():
+    small = Experiment(title="small", train=TRAIN)
+    cores = len(os.sched_getaffinity(0))
+    assert jobs_that_fit([small], "cpu") == 1
+    assert 1 <= jobs_that_fit([small] * 99, "cpu") <= cores
+    huge = Experiment(title="huge", train={**TRAIN, "hidden": 1_000_000})
+    assert jobs_that_fit([small, huge], "cpu") == 1

@@ -1,0 +1,128 @@
+"""Experiment files: what is refused, what a run depends on, what comes before what."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from terselm.errors import UsageError
+from terselm.experiments.experiment import Experiment, key_of, load_experiment
+from terselm.experiments.suite import chosen_rows, find_suite, load_suite
+from terselm.experiments.training import make_settings
+from tests.experiments.conftest import TRAIN, WriteSuite
+
+FOUR_BITS = [{"method": "quantize", "weights": "*", "bits": 4}]
+
+
+def suite_of(**changes: Any) -> dict[str, Experiment]:
+    dense = Experiment(title="dense", train={**TRAIN, **changes})
+    small = Experiment(title="small", start="dense", compress=FOUR_BITS)
+    return {"dense": dense, "small": small}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "train or start"),
+        ({"train": TRAIN, "start": "other"}, "train or start"),
+        ({"start": "other"}, "compress"),
+        ({"train": {**TRAIN, "seed": 3}}, "seeds"),
+        ({"train": TRAIN, "seeds": []}, "seeds"),
+        ({"train": TRAIN, "seeds": [1, 1]}, "twice"),
+        ({"train": TRAIN, "colour": "red"}, "colour"),
+        ({"train": TRAIN, "budget": {"megabytes": -1, "mark": 90}}, "megabytes"),
+        ({"train": TRAIN, "compress": [{"method": "shrink"}]}, "step 1.*shrink"),
+        ({"train": TRAIN, "compress": [{"method": "quantize", "bits": 99}]}, "bits"),
+    ],
+)
+def test_a_wrong_file_names_itself_and_the_field(
+    write_suite: WriteSuite, values: dict[str, Any], message: str
+):
+    folder = write_suite({"mine": values})
+    with pytest.raises(UsageError, match=rf"mine\.yaml.*{message}"):
+        load_suite(folder)
+
+
+@pytest.mark.parametrize("text", ["- a list", "a: [", "", "\x00"])
+def test_what_is_no_mapping_is_refused(tmp_path, text: str):
+    path = tmp_path / "odd.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=r"odd\.yaml"):
+        load_experiment(path)
+
+
+def test_nothing_is_executed_from_a_file(tmp_path):
+    path = tmp_path / "odd.yaml"
+    path.write_text("title: !!python/object/apply:os.system ['true']\n")
+    with pytest.raises(UsageError, match="cannot be read"):
+        load_experiment(path)
+
+
+def test_an_empty_folder_a_missing_need_and_a_circle(tmp_path, write_suite: WriteSuite):
+    with pytest.raises(UsageError, match="no experiment"):
+        load_suite(tmp_path)
+    folder = write_suite({"small": {"start": "dense", "compress": FOUR_BITS}})
+    with pytest.raises(UsageError, match="needs 'dense'"):
+        load_suite(folder)
+    write_suite({"dense": {"start": "small", "compress": FOUR_BITS}})
+    with pytest.raises(UsageError, match="need each other"):
+        load_suite(folder)
+
+
+def test_rows_bring_what_they_need():
+    suite = {
+        "other": Experiment(title="other", train=TRAIN),
+        "teacher": Experiment(title="teacher", train=TRAIN),
+        "dense": Experiment(title="dense", train=TRAIN, teacher="teacher"),
+        "small": Experiment(title="small", start="dense", compress=FOUR_BITS),
+    }
+    assert chosen_rows(suite, ["small"]) == ["teacher", "dense", "small"]
+    assert chosen_rows(suite, []) == list(suite)
+    with pytest.raises(UsageError, match="smal'.*did you mean 'small'"):
+        chosen_rows(suite, ["smal"])
+
+
+def test_the_key_follows_what_the_model_depends_on():
+    suite = suite_of()
+    assert key_of("small", 0, suite) == key_of("small", 0, suite_of())
+    assert key_of("small", 0, suite) != key_of("small", 1, suite)
+    changed = suite_of(hidden=9)
+    assert key_of("dense", 0, suite) != key_of("dense", 0, changed)
+    assert key_of("small", 0, suite) != key_of("small", 0, changed)
+
+
+def test_the_key_does_not_follow_titles_and_marks():
+    suite = suite_of()
+    values = {**suite["dense"].model_dump(), "title": "another", "note": "read this"}
+    values["published"] = {"where": "Table 9", "perplexity": 3.0}
+    values["seeds"] = [0, 1]
+    renamed = {**suite, "dense": Experiment(**values)}
+    assert key_of("small", 0, suite) == key_of("small", 0, renamed)
+
+
+@pytest.mark.parametrize("name", ["paper", "smoke"])
+def test_suites_that_come_along_are_sound(name: str):
+    suite = load_suite(find_suite(name))
+    for experiment in suite.values():
+        if experiment.train is not None:
+            make_settings(experiment.train)
+
+
+def test_the_paper_suite_has_every_row_of_its_tables():
+    suite = load_suite(find_suite("paper"))
+    rows = [each.published for each in suite.values() if each.published is not None]
+    found = {
+        where: sorted(row.row for row in rows if row.where == where)
+        for where in ("Table 1", "Table 2", "Table 3")
+    }
+    assert found == {
+        "Table 1": list(range(1, 21)),
+        "Table 2": [1, 2],
+        "Table 3": list(range(1, 7)),
+    }
+
+
+def test_an_unknown_suite():
+    with pytest.raises(UsageError, match="did you mean 'paper'"):
+        find_suite("papers")

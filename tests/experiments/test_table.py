@@ -1,0 +1,98 @@
+"""What a table says of a row: met, missed, larger, not run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from terselm.experiments.experiment import Budget, Experiment, Published
+from terselm.experiments.table import Row, frontier_markdown, markdown, rows_of
+from tests.experiments.conftest import TRAIN
+
+PAPER = Published(where="Table 1", row=2, megabytes=1.0, parameters=250_000, perplexity=100.0)
+
+
+def run(test: float, size: int = 900_000, seed: int = 0) -> dict[str, Any]:
+    return {
+        "seed": seed,
+        "bytes": size,
+        "parameters": 240_000,
+        "valid": {"perplexity": test + 3},
+        "test": {"perplexity": test},
+        "microseconds_per_token": 12.0,
+    }
+
+
+def row(*runs: dict[str, Any], budget: Budget | None = None) -> Row:
+    return Row("mine", "Mine", None if budget else PAPER, budget, None, runs)
+
+
+@pytest.mark.parametrize(
+    ("found", "verdict"),
+    [
+        (row(run(99.9)), "met"),
+        (row(run(100.1)), "missed"),
+        (row(run(99.9, 1_005_000)), "met"),
+        (row(run(99.9, 1_020_000)), "larger"),
+        (row(), "not run"),
+    ],
+)
+def test_against_the_paper(found: Row, verdict: str):
+    assert found.verdict() == verdict
+
+
+@pytest.mark.parametrize(
+    ("found", "verdict"),
+    [
+        (row(run(94.0), budget=Budget(megabytes=1, mark=95, stretch=85)), "met"),
+        (row(run(84.0), budget=Budget(megabytes=1, mark=95, stretch=85)), "stretch met"),
+        (row(run(96.0), budget=Budget(megabytes=1, mark=95)), "missed"),
+        (row(run(84.0, 1_000_001), budget=Budget(megabytes=1, mark=95)), "too large"),
+        (row(budget=Budget(megabytes=1, mark=95)), "not run"),
+        # The mean counts, and the largest file.
+        (row(run(94), run(97, seed=1), budget=Budget(megabytes=1, mark=95)), "missed"),
+        (row(run(9), run(9, 1_000_001), budget=Budget(megabytes=1, mark=95)), "too large"),
+    ],
+)
+def test_against_a_budget(found: Row, verdict: str):
+    assert found.verdict() == verdict
+
+
+def test_mean_and_spread():
+    found = row(run(90.0), run(92.0), run(94.0))
+    assert found.perplexity("test") == pytest.approx(92.0)
+    assert found.spread("test") == pytest.approx(2.0)
+    assert row(run(90.0)).spread("test") is None
+    assert row().perplexity("test") is None
+
+
+def test_rows_stand_in_the_order_of_print_and_notes_below():
+    def experiment(number: int, note: str | None = None) -> Experiment:
+        published = Published(where="Table 1", row=number)
+        return Experiment(title=f"Row {number}", train=TRAIN, published=published, note=note)
+
+    suite = {"b": experiment(2, "Read\nwith care."), "a": experiment(1)}
+    suite["helper"] = Experiment(title="Helper", train=TRAIN)
+    rows = rows_of(suite, list(suite), {"b": run(90.0)})
+    assert [each.name for each in rows] == ["a", "b", "helper"]
+    text = markdown(rows)
+    lines = [line for line in text.splitlines() if line.startswith("| Table 1")]
+    assert "Row 1" in lines[0] and "not run" in lines[0]
+    assert "Row 2 [1]" in lines[1] and "900,000" in lines[1]
+    assert "[1] Read with care." in text
+    assert "Helper" not in text
+    assert len({line.count("|") for line in text.splitlines() if line.startswith("|")}) == 1
+
+
+def test_the_frontier_starts_with_the_largest_budget():
+    def experiment(megabytes: float) -> Experiment:
+        budget = Budget(megabytes=megabytes, mark=95, stretch=85)
+        return Experiment(title=f"At {megabytes:g}", train=TRAIN, budget=budget, seeds=[0, 1])
+
+    suite = {"small": experiment(1), "large": experiment(5)}
+    results = {"small": run(90.0), "small-seed-1": run(92.0, seed=1)}
+    lines = frontier_markdown(rows_of(suite, list(suite), results)).splitlines()
+    assert "At 5" in lines[2] and "not run" in lines[2]
+    assert "91.00 ± 1.41" in lines[3] and "| 2 |" in lines[3] and "met" in lines[3]
+    assert len({line.count("|") for line in lines}) == 1
