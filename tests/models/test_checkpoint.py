@@ -72,6 +72,14 @@ def test_a_tied_weight_is_stored_once(tmp_path):
     assert sizes[False] - sizes[True] == embedding_and_output - 20 * 37 - untied_extra
 
 
+def test_numbers_that_json_lacks_become_null(tmp_path):
+    model = make_model("lstm")
+    model.provenance = {"perplexity": {"valid": float("inf"), "all": [1.5, float("nan")]}}
+    path = tmp_path / "model.safetensors"
+    save(model, path)
+    assert load(path).provenance == {"perplexity": {"valid": None, "all": [1.5, None]}}
+
+
 def test_provenance_survives(saved):
     model, path = saved
     assert load(path).provenance == model.provenance

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,8 +171,17 @@ def _document(model: LanguageModel) -> dict[str, Any]:
         "weights": {name: op.spec() for name, op in model.weights().items()},
         "ties": model.ties(),
         "vocabulary": model.vocabulary.spec(),
-        "provenance": model.provenance,
+        "provenance": _finite(model.provenance),
     }
+
+
+def _finite(value: Any) -> Any:
+    """Return JSON values with null for what JSON has no number for, such as a perplexity of inf."""
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _header(document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bytes:
@@ -179,7 +189,9 @@ def _header(document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bytes
     entries: dict[str, Any] = {
         "__metadata__": {
             DIGEST_KEY: BLANK_DIGEST.decode(),
-            DOCUMENT_KEY: json.dumps(document, separators=(",", ":"), ensure_ascii=False),
+            DOCUMENT_KEY: json.dumps(
+                document, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+            ),
         }
     }
     start = 0
