@@ -10,7 +10,7 @@ PYTEST_FLAGS ?= -n 2 --dist loadfile
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .PHONY: help quickstart native test native-test native-targets lint types examples \
-    benchmark-training benchmark-runtime clean
+    reproduce-smoke benchmark-training benchmark-runtime clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | \
@@ -50,6 +50,12 @@ examples: $(VENV)/.train ## run every script in examples/
 	    [ -e "$$script" ] || { echo "error: no scripts in examples/" >&2; exit 1; }; \
 	    echo "== $$script"; $(BIN)/python "$$script"; \
 	done
+
+# A folder anew each time, so that every part of it runs.
+reproduce-smoke: $(VENV)/.train ## run a tiny version of the tables of results
+	rm -rf build/reproduce-smoke && mkdir -p build
+	$(BIN)/terselm reproduce benchmarks/experiments/smoke --data python-docs \
+	    --out build/reproduce-smoke
 
 benchmark-training: $(VENV)/.train ## measure training speed
 	$(BIN)/python benchmarks/training_speed.py
