@@ -53,7 +53,9 @@ def compensated_rounding(
     """
     hessian = damped(second_moment, damping)
     importance = hessian.diagonal().float()
-    start = quantize_uniform(weight, grid, importance=importance)
+    # Groups of columns that are rounded in order get new ranges on the way, see `_new_range`.
+    rule = "absolute_maximum" if _regroups(grid, by_importance) else "least_squares"
+    start = quantize_uniform(weight, grid, rule, importance=importance)
     if not torch.isfinite(start.scales).all():
         return start
     problem = _Problem(weight.detach().float().T.contiguous(), hessian, grid, start)
@@ -82,6 +84,10 @@ def output_error(weight: Tensor, approximation: Tensor, second_moment: Tensor) -
     """Return the mean squared length of (W - Ŵ) x over inputs x of this second moment."""
     difference = (weight - approximation).detach().double()
     return float(((difference @ second_moment.double()) * difference).sum())
+
+
+def _regroups(grid: Grid, by_importance: bool) -> bool:
+    return not by_importance and isinstance(grid.group, int)
 
 
 class _Problem:
@@ -116,7 +122,7 @@ class _Problem:
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
         factor = torch.linalg.cholesky(inverse, upper=True).float()  # [in, in], upper
         rest = self.weight[order]
-        regroup = not by_importance and isinstance(self.grid.group, int)
+        regroup = _regroups(self.grid, by_importance)
         for start in range(0, self.columns, BLOCK):
             stop = min(start + BLOCK, self.columns)
             errors = self.weight.new_empty(stop - start, self.rows)

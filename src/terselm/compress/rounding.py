@@ -20,6 +20,8 @@ NORMAL_STEP = {8: 0.0308, 4: 0.3352, 3: 0.5860, 2: 0.9957}
 """The step of the best uniform quantizer of a normal variable, by bits (Max 1960)."""
 MOST_EXTRA_ERROR = 1.05
 """How much more squared error even levels may have: they are balanced around zero."""
+JUDGED_ROWS = 1024
+"""At most so many rows of a matrix are looked at to choose its levels."""
 CHUNK = 2**17
 """Numbers worked on at once, so that they stay in the processor's cache."""
 
@@ -153,6 +155,7 @@ def choose_levels(weight: Tensor, grid: Grid, **search: Any) -> Grid:
     """
     if not grid.symmetric or grid.bits == 8:
         return grid
+    weight = weight[:: -(-len(weight) // JUDGED_ROWS)]
     importance = search.get("importance")
     counts = 1.0 if importance is None else importance.to(weight.dtype)
     errors: dict[Levels, float] = {}
