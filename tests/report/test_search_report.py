@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import re
 import xml.etree.ElementTree as ElementTree
@@ -10,6 +11,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 from rich.console import Console
 
+from terselm.cli.main import main
 from terselm.errors import TerselmError
 from terselm.report.search_page import tiles
 from terselm.report.search_plots import ceiling
@@ -163,3 +165,31 @@ def test_recipes_in_words():
     step = {"method": "low_rank", "weights": "cells.*", "rank": 0.4, "stacked": False}
     assert recipe_line([step]) == "low_rank on cells.*: rank 0.4"
     assert recipe_line([]) == "as it is"
+
+
+def test_a_page_without_scripts_is_small_and_shows_the_front():
+    page = render_page(searches.search_results(), scripts=False)
+    assert "<script" not in page and "<noscript" not in page
+    assert 'class="still"' in page and "data:image/svg+xml" in page
+    assert len(page) < 500_000
+
+
+def test_the_command_line_makes_the_page_again(tmp_path):
+    results = tmp_path / "results.json"
+    results.write_text(json.dumps(searches.search_results()))
+    out = tmp_path / "page.html"
+    with pytest.raises(SystemExit) as ended:
+        main(["report", str(results), "--no-scripts", "--out", str(out)])
+    assert not ended.value.code
+    assert out.read_text() == render_page(searches.search_results(), scripts=False)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"format": 1}', "null"])
+def test_what_is_no_result_is_refused_in_a_line(tmp_path, capsys, text: str):
+    results = tmp_path / "results.json"
+    results.write_text(text)
+    with pytest.raises(SystemExit) as ended:
+        main(["report", str(results), "--out", str(tmp_path / "page.html")])
+    assert ended.value.code == 2
+    assert "results.json" in capsys.readouterr().err
+    assert not (tmp_path / "page.html").exists()

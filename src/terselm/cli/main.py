@@ -21,6 +21,7 @@ from terselm.cli import (
     inspect,
     predict,
     quickstart,
+    report,
     reproduce,
     search,
     train,
@@ -47,6 +48,7 @@ def build_app() -> typer.Typer:
     app.command("train")(train.train)
     app.command("compress")(compress.compress)
     app.command("search")(search.search)
+    app.command("report")(report.report)
     app.command("reproduce")(reproduce.reproduce)
     app.command("evaluate")(evaluate.evaluate)
     app.command("bench")(bench.bench)

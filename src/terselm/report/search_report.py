@@ -58,10 +58,17 @@ def write_report(results: Mapping[str, Any], folder: Path) -> list[Path]:
     return written
 
 
-def render_page(results: Mapping[str, Any]) -> str:
+def render_page(results: Mapping[str, Any], *, scripts: bool = True) -> str:
     """Return the page as HTML that asks for nothing outside itself.
 
     Every string of the results is escaped, also where it stands inside a script.
+
+    Parameters
+    ----------
+    results : mapping
+    scripts : bool
+        Without them the page is a tenth as large, the front is a still picture, and nothing is
+        sorted or found.
     """
     environment = template_environment(autoescape=True)
     environment.filters |= {
@@ -72,8 +79,8 @@ def render_page(results: Mapping[str, Any]) -> str:
     return environment.get_template("search.html.j2").render(
         page_values(results),
         results=results,
-        figure=_inside_script(front_figure(results).to_json() or "{}"),
-        plotly=get_plotlyjs(),
+        figure=_inside_script(front_figure(results).to_json() or "{}") if scripts else "",
+        plotly=get_plotlyjs() if scripts else "",
         picture=_picture_of_front(results),
     )
 
