@@ -15,6 +15,7 @@ from terselm.cli import (
     bench,
     compress,
     data,
+    demo,
     evaluate,
     export,
     import_model,
@@ -54,6 +55,7 @@ def build_app() -> typer.Typer:
     app.command("bench")(bench.bench)
     app.command("inspect")(inspect.inspect)
     app.command("predict")(predict.predict)
+    app.command("demo")(demo.demo)
     app.command("verify")(verify.verify)
     app.command("import")(import_model.import_model)
     app.command("export")(export.export)

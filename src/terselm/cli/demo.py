@@ -1,0 +1,103 @@
+"""`terselm demo`: a keyboard with suggestions, in the terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from terselm.cli.options import Debug
+from terselm.errors import UsageError
+from terselm.zoo import PREFIX, model_path
+
+if TYPE_CHECKING:
+    from terselm.runtime.model import Model
+
+SUGGESTIONS = 3
+CONTINUATION = 40
+"""Tokens of a continuation, where tokens are characters or pieces of words."""
+
+ModelName = Annotated[
+    str,
+    typer.Argument(
+        metavar="[MODEL]",
+        help="A terselm model file, or zoo:NAME; the smallest of the zoo if left out.",
+        show_default=False,
+    ),
+]
+
+
+def demo(model: ModelName = PREFIX, debug: Debug = False) -> None:
+    """Type, and see what the model suggests, as a keyboard does.
+
+    A line that ends in the middle of a word is completed; after a space the next word is
+    suggested. Ctrl-D ends.
+
+    **Example**: echo "the company sa" | terselm demo small.safetensors
+    """
+    from terselm.report.sizes import human_bytes
+    from terselm.runtime.model import Model
+
+    opened = Model(model_path(model))
+    about = opened.describe()
+    print(
+        f"{human_bytes(about.file_bytes)}, {about.vocabulary_size:,} {about.vocabulary_kind}. "
+        "Type the beginning of a sentence and press Enter; Ctrl-D ends."
+    )
+    while (line := _read()) is not None:
+        started = time.perf_counter()
+        try:
+            text = suggestions(opened, line)
+        except UsageError as error:
+            print(f"  {error}")
+            continue
+        milliseconds = 1e3 * (time.perf_counter() - started)
+        print(f"  {text}    ({milliseconds:.1f} ms)")
+
+
+def suggestions(model: Model, line: str) -> str:
+    """Return what a keyboard would show after a line, as one line of text.
+
+    Parameters
+    ----------
+    model : Model
+    line : str
+
+    Raises
+    ------
+    UsageError
+        If the line holds something that the model does not know and has no token for.
+    """
+    if model.describe().vocabulary_kind != "words":
+        return _continued(model, line)
+    begun = "" if not line or line[-1].isspace() else line.split()[-1]
+    before = line[: len(line) - len(begun)]
+    found = model.predict(before, SUGGESTIONS, prefix=begun)
+    if not found:
+        return f"no word begins with {begun!r}"
+    return "   ".join(f"{word} {100 * probability:.1f} %" for word, probability in found)
+
+
+def _continued(model: Model, line: str) -> str:
+    """Return the line with the likeliest token appended again and again, up to the line's end."""
+    state = model.state()
+    for token in model.tokenize(line).tolist():
+        model.step(state, token)
+    unknown = () if model.unknown_token is None else (model.unknown_token,)
+    text = line
+    for _ in range(CONTINUATION):
+        (token, _), *_ = model.top(state, 1, exclude=unknown)
+        if token == model.start_token:
+            break
+        text += model.text_of(token)
+        model.step(state, token)
+    return text
+
+
+def _read() -> str | None:
+    try:
+        return input("> " if sys.stdin.isatty() else "")
+    except EOFError:
+        return None
