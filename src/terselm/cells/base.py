@@ -14,6 +14,9 @@ from terselm.linear.base import LinearOp
 from terselm.linear.dense import Dense
 from terselm.registry import Registry
 
+UNFUSED = "LSTM with projections is not supported with oneDNN"
+"""How torch's warning begins that tells nothing a user could change."""
+
 CELLS: Registry[type[RecurrentCell]] = Registry("cell", "terselm.cells")
 
 State = tuple[Tensor, ...]

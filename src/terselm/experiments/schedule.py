@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 
+from terselm.cells.base import UNFUSED
 from terselm.errors import TerselmError
 from terselm.experiments.experiment import Experiment, key_of
 from terselm.experiments.suite import Suite
@@ -203,6 +205,7 @@ def _perform_logged(order: Order) -> dict[str, Any]:
     ):
         # Training and compression print through sys.stderr of the moment, rich among them.
         assert sys.stderr is log
+        warnings.filterwarnings("ignore", message=UNFUSED)
         return perform(order)
 
 

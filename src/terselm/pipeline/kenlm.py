@@ -55,9 +55,9 @@ def compare_with_kenlm(
 def _model(place: Path, order: int) -> dict[str, Any] | None:
     text, arpa, binary = place / "train", place / "arpa", place / "binary"
     options = ["-o", str(order), "-S", "20%", "-T", str(place), "--discount_fallback"]
-    if not _run(["lmplz", *options, "--text", str(text), "--arpa", str(arpa)]):
+    if _run(["lmplz", *options, "--text", str(text), "--arpa", str(arpa)]) is None:
         return None
-    if not _run(["build_binary", *QUANTIZED, str(arpa), str(binary)]):
+    if _run(["build_binary", *QUANTIZED, str(arpa), str(binary)]) is None:
         return None
     printed = _run(["query", "-v", "summary", str(binary)], place / "valid")
     perplexity = re.search(r"Perplexity including OOVs:\s*([0-9.eE+]+)", printed or "")
