@@ -82,6 +82,8 @@ class Experiment(BaseModel):
         The experiment whose model teaches, in `train` and in steps that distil.
     compress : list of dict
         Steps of a recipe.
+    data : str or None
+        The corpus, where it is always the same; None: what `--data` says.
     seeds : list of int
         One run each.
     published : Published or None
@@ -97,6 +99,7 @@ class Experiment(BaseModel):
     start: str | None = None
     teacher: str | None = None
     compress: list[dict[str, Any]] = []
+    data: str | None = None
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
     published: Published | None = None
     budget: Budget | None = None

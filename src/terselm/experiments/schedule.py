@@ -165,7 +165,7 @@ def _ready(plan: Plan, name: str, seed: int, progress: Progress) -> Order | str 
         seed=seed,
         key=key_of(name, seed, plan.suite),
         folder=plan.folder,
-        data=plan.data,
+        data=experiment.data or plan.data,
         device=plan.device,
         threads=max(1, cores // plan.jobs),
         start=model_of(experiment.start),

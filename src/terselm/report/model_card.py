@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
+from jinja2 import Environment
 
 from terselm.errors import UsageError
 from terselm.report import search_reading as reading
@@ -85,25 +86,34 @@ def model_card(
         numbers = ", ".join(str(each["number"]) for each in results["candidates"])
         raise UsageError(f"no candidate has the number {number}; there are: {numbers or 'none'}")
     further = reading.is_measured_further(results, number)
-    environment = template_environment(autoescape=False)
-    environment.filters |= {"text": _text, "code": _code, "line": reading.recipe_line}
-    body = environment.get_template("model_card.md.j2").render(
-        results=results,
-        candidate=candidate,
-        source=results["source"],
-        test=results["test"] if further else None,
-        agreement=results["agreement"] if further else None,
-        name=_name(results),
-        data=_dataset(results)[1],
-        licence=licence,
-        base_model=base_model,
-        times=reading.times,
-        change=reading.change,
-        fence=_fence(candidate),
-        file=FILE,
+    body = (
+        card_environment()
+        .get_template("model_card.md.j2")
+        .render(
+            results=results,
+            candidate=candidate,
+            source=results["source"],
+            test=results["test"] if further else None,
+            agreement=results["agreement"] if further else None,
+            name=_name(results),
+            data=data_title(reading.data_name(results)),
+            licence=licence,
+            base_model=base_model,
+            times=reading.times,
+            change=reading.change,
+            fence=fence_around(reading.recipe_yaml(candidate["recipe"]) + candidate["command"]),
+            file=FILE,
+        )
     )
     head = _head(results, candidate, licence, base_model, language)
     return f"---\n{head}\n---\n\n{body}"
+
+
+def card_environment() -> Environment:
+    """Return the templates of cards, with filters for what stands in Markdown."""
+    environment = template_environment(autoescape=False)
+    environment.filters |= {"text": _text, "code": _code, "line": reading.recipe_line}
+    return environment
 
 
 def _head(
@@ -113,10 +123,58 @@ def _head(
     base_model: str | None,
     language: str | None,
 ) -> str:
-    hub_name, _, known_language = _dataset(results)
+    measured = [("validation", float(candidate["perplexity"]))]
+    if results["test"] and reading.is_measured_further(results, candidate["number"]):
+        measured.append(("test", float(results["test"]["perplexity"])))
+    return card_head(
+        _name(results),
+        reading.data_name(results),
+        measured,
+        licence=licence,
+        base_model=base_model,
+        language=language,
+    )
+
+
+def card_head(
+    name: str,
+    data: str,
+    measured: Sequence[tuple[str, float]],
+    *,
+    licence: str | None = None,
+    base_model: str | None = None,
+    language: str | None = None,
+) -> str:
+    """Return the YAML head of a card.
+
+    Parameters
+    ----------
+    name : str
+    data : str
+        The corpus.
+    measured : sequence of (str, float)
+        Split and perplexity.
+    licence, base_model, language : str or None
+        See `model_card`.
+    """
+    hub_name, title, known_language = DATASETS.get(data, (None, data, None))
     identifier = (licence or "").strip().lower()
     other = bool(identifier) and identifier not in LICENCES
-    data = ModelCardData(
+    evaluations = [
+        EvalResult(
+            task_type="text-generation",
+            task_name="Language modeling",
+            dataset_type=hub_name or _slug(data),
+            dataset_name=title,
+            dataset_split=split,
+            metric_type="perplexity",
+            metric_name=f"perplexity ({split})",
+            metric_value=round(value, 4),
+        )
+        for split, value in measured
+        if math.isfinite(value)
+    ]
+    card = ModelCardData(
         base_model=base_model,
         language=language or known_language,
         license=identifier if identifier in LICENCES else "other",
@@ -126,36 +184,15 @@ def _head(
         tags=TAGS,
         datasets=[hub_name] if hub_name else None,
         metrics=["perplexity"],
-        model_name=_name(results),
-        eval_results=_evaluations(results, candidate),
+        model_name=name,
+        eval_results=evaluations or None,
     )
-    return data.to_yaml()
+    return card.to_yaml()
 
 
-def _evaluations(results: Values, candidate: Values) -> list[EvalResult] | None:
-    hub_name, title, _ = _dataset(results)
-    measured = [("validation", candidate["perplexity"])]
-    if results["test"] and reading.is_measured_further(results, candidate["number"]):
-        measured.append(("test", results["test"]["perplexity"]))
-    return [
-        EvalResult(
-            task_type="text-generation",
-            task_name="Language modeling",
-            dataset_type=hub_name or _slug(reading.data_name(results)),
-            dataset_name=title,
-            dataset_split=split,
-            metric_type="perplexity",
-            metric_name=f"perplexity ({split})",
-            metric_value=round(float(value), 4),
-        )
-        for split, value in measured
-        if math.isfinite(value)
-    ] or None
-
-
-def _dataset(results: Values) -> tuple[str | None, str, str | None]:
-    name = reading.data_name(results)
-    return DATASETS.get(name, (None, name, None))
+def data_title(data: str) -> str:
+    """Return how a corpus is called in prose."""
+    return DATASETS[data][1] if data in DATASETS else data
 
 
 def _name(results: Values) -> str:
@@ -180,7 +217,6 @@ def _code(value: object) -> str:
     return f"`` {text} ``" if ticks == "``" else f"{ticks}{text}{ticks}"
 
 
-def _fence(candidate: Values) -> str:
-    """Return a fence longer than any run of backticks inside the blocks."""
-    text = reading.recipe_yaml(candidate["recipe"]) + candidate["command"]
+def fence_around(text: str) -> str:
+    """Return a fence longer than any run of backticks in a text."""
     return "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
