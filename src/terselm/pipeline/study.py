@@ -155,6 +155,16 @@ class Study:
         """Return the keys of the jobs that are done, wait or run; not of those that failed."""
         return self._keys((*UNFINISHED, TrialState.COMPLETE))
 
+    def is_anothers(self, trial: optuna.Trial, key: str) -> bool:
+        """Return whether a job is another trial's: done, waiting, or run by an earlier one."""
+        states = (*UNFINISHED, TrialState.COMPLETE)
+        return any(
+            each.user_attrs.get("key") == key
+            and each.number != trial.number
+            and (each.state != TrialState.RUNNING or each.number < trial.number)
+            for each in self._study.get_trials(deepcopy=False, states=states)
+        )
+
     def _keys(self, states: tuple[TrialState, ...]) -> set[str]:
         trials = self._study.get_trials(deepcopy=False, states=states)
         return {trial.user_attrs["key"] for trial in trials if "key" in trial.user_attrs}

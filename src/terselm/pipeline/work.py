@@ -111,10 +111,12 @@ def sampled_job(
     None, and the trial is given up, where there is no such plan or it was tried already.
     """
     job = planned(sensitivity, suggest_knobs(trial, space), space, "sampled")
-    if job is None or job.key in study.known_keys():
+    if job is not None:
+        # Noted before looking, so that of two processes with the same plan one sees the other.
+        note_job(trial, job)
+    if job is None or study.is_anothers(trial, job.key):
         study.skip(trial)
         return None
-    note_job(trial, job)
     return job
 
 
