@@ -73,6 +73,8 @@ def test_other_numbers():
     assert human_number(None) == "–"
     assert human_number(1234.5) == "1,234.50"
     assert human_number(float("inf")) == "not finite"
+    assert human_number(6.311061e37) == "6.31e+37"
+    assert human_number(999_999.0) == "999,999.00"
 
 
 def test_compression_steps():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from terselm.pipeline.budget import Limits
 from terselm.pipeline.families import CODES, PRUNING, RANKS
 from terselm.pipeline.measurement import Candidate
+from terselm.report.sizes import human_number
 
 if TYPE_CHECKING:
     from terselm.pipeline.results import Picked
@@ -78,19 +79,19 @@ def _verdict(
         assert best_with is not None
         why = (
             "nothing without it is as small and as fast; with it the perplexity before training "
-            f"is {best_with.measured.perplexity:.2f}"
+            f"is {human_number(best_with.measured.perplexity)}"
         )
     elif best_with is None:
         why = (
             "nothing with it is as small and as fast; without it the perplexity before training "
-            f"is {best_without.measured.perplexity:.2f}"
+            f"is {human_number(best_without.measured.perplexity)}"
         )
     else:
         one, other = best_with.measured.perplexity, best_without.measured.perplexity
         better = "better" if one < other else "no better"
         why = (
             f"at no more bytes and no more time it is {better} before training: perplexity "
-            f"{one:.2f} with it, {other:.2f} without it"
+            f"{human_number(one)} with it, {human_number(other)} without it"
         )
     return {
         "name": name,
@@ -107,8 +108,9 @@ def _training_verdict(answer: Candidate, before: Candidate) -> dict[str, Any]:
     elif before is answer:
         why = "the answer comes from a recipe that trains; it was not tried without"
     else:
-        after, start = answer.measured.perplexity, before.measured.perplexity
-        why = f"perplexity {start:.2f} before it, {after:.2f} after it, at the same bytes"
+        start = human_number(before.measured.perplexity)
+        after = human_number(answer.measured.perplexity)
+        why = f"perplexity {start} before it, {after} after it, at the same bytes"
     return {
         "name": "training after compression",
         "kept": answer.trained,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 UNITS = ((1e3, "B"), (1e6, "kB"), (1e9, "MB"), (1e12, "GB"))
+MILLION = 1e6
 
 
 def human_bytes(count: float) -> str:
@@ -37,7 +38,12 @@ def human_shape(shape: tuple[int, ...]) -> str:
 
 
 def human_number(value: float | None, digits: int = 2) -> str:
-    """Return a number with a fixed count of digits after the point; a dash for None."""
+    """Return a number with a fixed count of digits after the point; a dash for None.
+
+    What is beyond a million, as the perplexity of a broken model, is given to three figures.
+    """
     if value is None:
         return "–"
+    if MILLION <= abs(value) < math.inf:
+        return f"{value:.3g}"
     return f"{value:,.{digits}f}" if math.isfinite(value) else "not finite"
