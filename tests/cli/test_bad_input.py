@@ -188,3 +188,10 @@ def test_exit_codes_reach_the_shell(tmp_path):
     assert run.returncode == 1
     assert run.stderr.count("\n") == 1
     assert run.stderr.startswith("terselm: ")
+
+
+@pytest.mark.parametrize("model", ["zoo:some-model", "model.safetensors"])
+def test_predict_says_when_the_text_is_missing(terselm, model):
+    result = terselm("predict", model)
+    assert result.code == 2
+    assert "no TEXT" in result.stderr

@@ -46,6 +46,8 @@ def predict(
     from terselm.zoo import PREFIX, model_path
 
     output = Output(json)
+    if text is None and (model.startswith(PREFIX) or model.endswith(".safetensors")):
+        raise UsageError(f"no TEXT after {model}; say what comes before the word to predict")
     path = model_path(PREFIX if text is None else model)
     text = model if text is None else text
     predictions, unknown = (
