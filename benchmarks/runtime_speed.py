@@ -33,6 +33,7 @@ from engines import (
 )
 from machine import describe_machine
 from onnx_steps import write_step
+from runtime_marks import marks_table
 
 from terselm.compress.apply import compress
 from terselm.compress.recipe import Recipe
@@ -186,6 +187,8 @@ def table_of(results: dict[str, Any]) -> str:
         + Table(columns, rows).markdown()
         + f"\n\nTokens a second, {BATCH} states together, one thread:\n\n"
         + Table(columns, [row for row in batch if any(cell != "–" for cell in row[1:])]).markdown()
+        + "\n\nWhat was aimed at:\n\n"
+        + marks_table(results)
         + "\n"
     )
 

@@ -18,9 +18,8 @@
  *   working_bytes            of a context with batch 1
  *   peak_resident_bytes      of the program, before anything with a batch; the mapped file counts.
  *                            null where the machine does not say
- *   read_bytes_per_second    of as many bytes as the file has, again and again, by `threads` threads
- *   floor_us                 model.bytes over that: no token can be faster that reads the whole file.
- *                            Of an embedding that is not tied a token reads one row only
+ *   read_bytes_per_second    of as many bytes as a token reads, again and again, by `threads` threads
+ *   floor_us                 model.bytes_read over that: no token can be faster
  *   times_floor              step_and_probabilities_us.median over floor_us */
 #include <math.h>
 #include <stdlib.h>
@@ -268,11 +267,10 @@ static void print_table(const request *r, const measured *m, const char *cpu)
     if (m->peak)
         printf("peak resident      %llu bytes, the mapped file included\n",
                (unsigned long long)m->peak);
-    printf("read bandwidth     %.2f GB/s, over as many bytes as the file has\n",
+    printf("read bandwidth     %.2f GB/s, over as many bytes as a token reads\n",
            m->bandwidth / 1e9);
-    printf("floor              %.1f us to read the file once; a token takes %.2f times that%s\n",
-           m->floor, m->both.median / m->floor,
-           m->model.tied ? "" : ",\n                   but reads one row only of the embedding");
+    printf("floor              %.1f us to read those once; a token takes %.2f times that\n",
+           m->floor, m->both.median / m->floor);
 }
 
 static void read_arguments(request *r, arguments *a)
@@ -313,11 +311,11 @@ int main(int count, char **all)
     must(tlm_describe(model, &m.model), "the model");
     time_steps(model, &r, &m);
     time_batch(model, &r, &m);
-    m.bandwidth = read_bandwidth((size_t)m.model.file_bytes, r.engine.threads);
+    m.bandwidth = read_bandwidth((size_t)m.model.read_bytes, r.engine.threads);
     if (!(m.bandwidth > 0))
         failed("no memory to measure the bandwidth: %llu bytes are needed",
-               (unsigned long long)m.model.file_bytes);
-    m.floor = 1e6 * (double)m.model.file_bytes / m.bandwidth;
+               (unsigned long long)m.model.read_bytes);
+    m.floor = 1e6 * (double)m.model.read_bytes / m.bandwidth;
     cpu_name(cpu, sizeof cpu);
     (r.json ? print_json : print_table)(&r, &m, cpu);
     tlm_close(model);

@@ -239,7 +239,7 @@ def test_device_profile(path: Path) -> None:
     peak = profile["peak_resident_bytes"]
     assert peak is None or profile["working_bytes"] < peak < 1e9
     assert 1e7 < profile["read_bytes_per_second"] < 1e13
-    floor = profile["model"]["bytes"] / profile["read_bytes_per_second"] * 1e6
+    floor = profile["model"]["bytes_read"] / profile["read_bytes_per_second"] * 1e6
     assert profile["floor_us"] == pytest.approx(floor, rel=0.05, abs=1e-3)
     assert profile["times_floor"] > 0
 
