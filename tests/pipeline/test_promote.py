@@ -8,7 +8,10 @@ import pytest
 
 from terselm.pipeline.budget import Limits
 from terselm.pipeline.promote import (
+    FIRST_RUNG,
+    RUNGS,
     Training,
+    first_epochs,
     first_rung,
     next_rung,
     parents_of,
@@ -31,10 +34,19 @@ def test_training_stands_between_factors_and_codes():
 
 
 @pytest.mark.parametrize(
-    ("epochs", "done"), [(0.004, 0.02), (0.237, 0.24), (0.999, 1.0), (1.4, 1.0), (2.6, 3.0)]
+    ("epochs", "done"),
+    [(0.004, 0.02), (0.237, 0.24), (0.999, 1.0), (1.4, 1.0), (2.6, 2.0), (2.8, 3.0)],
 )
 def test_epochs_are_those_that_recover_can_do(epochs: float, done: float):
     assert whole_or_part(epochs) == done
+
+
+def test_a_round_fills_its_time():
+    epochs = first_epochs(1000.0, 200.0, 20.0)
+    trainings = [1.0] * FIRST_RUNG + [factor for factor, many in RUNGS for _ in range(many)]
+    spent = sum(20.0 + 200.0 * epochs * factor for factor in trainings)
+    assert spent == pytest.approx(1000.0)
+    assert first_epochs(100.0, 200.0, 20.0) == 0
 
 
 def test_parents_keep_the_limits_and_differ_in_kind():

@@ -16,8 +16,10 @@ from terselm.pipeline.measurement import Candidate
 PARENTS = 3
 WINS = 1.10
 """By what factor training may better a perplexity, for choosing whom to train."""
-UNITS = 13.0
-"""Trainings of a whole round in units of the first one's length: 5 of 1, 2 of 2, 1 of 4."""
+FIRST_RUNG = 6
+"""Trainings that a round begins with, see `first_rung`."""
+RUNGS = ((3, 2), (12, 1))
+"""Then so many times as long, for so many of the best: half of the time goes to the last one."""
 LEAST = 0.02
 MOST_EPOCHS = 4.0
 """Of the first training of a round."""
@@ -54,10 +56,27 @@ class Training:
 
 
 def whole_or_part(epochs: float) -> float:
-    """Return the nearest number of epochs that `recover` can do: below one, or whole."""
+    """Return a number of epochs that `recover` can do, below one or whole, and not much more."""
     if epochs >= 1:
-        return float(round(epochs))
+        return float(int(epochs + 0.25))
     return min(1.0, max(LEAST, round(epochs, 2)))
+
+
+def first_epochs(seconds: float, epoch_seconds: float, trial_seconds: float) -> float:
+    """Return how long the first trainings of a round may be, in epochs; 0 if there is no time.
+
+    Parameters
+    ----------
+    seconds : float
+        For the whole round.
+    epoch_seconds : float
+        Of an epoch of training.
+    trial_seconds : float
+        Of what a trial takes beside its training.
+    """
+    trials = FIRST_RUNG + sum(many for _, many in RUNGS)
+    units = FIRST_RUNG + sum(factor * many for factor, many in RUNGS)
+    return max(0.0, seconds - trials * trial_seconds) / (units * epoch_seconds)
 
 
 def dropout_for(hidden: int) -> float:

@@ -17,8 +17,9 @@ from terselm.pipeline.measurement import Candidate, Measurement, merged
 from terselm.pipeline.promote import (
     LEAST,
     MOST_EPOCHS,
-    UNITS,
+    RUNGS,
     dropout_for,
+    first_epochs,
     first_rung,
     next_rung,
     parents_of,
@@ -31,14 +32,14 @@ from terselm.pipeline.study import Study
 from terselm.pipeline.work import Runner, sampled_job
 from terselm.pipeline.workbench import Workbench
 
-EXPLORING = 0.4
+EXPLORING = 0.3
 """Share of the time that goes to candidates that are not trained."""
 FINISHING = 0.06
 """Share of the time that is kept for measuring the front on all of the text."""
 SAMPLED = 40
 """Trials that the sampler chooses in a round."""
-TEST_SHARE = 0.01
-"""Of the training text, read to see how long training takes."""
+TEST_SHARES = (0.01, 0.03)
+"""Of the training text, read to see how long training takes beyond its beginning."""
 FIRST = 2
 """Plans that are tried before the presets and the single methods."""
 NEARLY = 1.02
@@ -200,7 +201,7 @@ class Search:
         trained = self.queue.run(first_rung(parents, epochs, dropout, single), deadline)
         if rounds > 0:
             trained = [each for each in self.candidates() if each.origin == "recovered"]
-        for factor, many in ((2, 2), (4, 1)):
+        for factor, many in RUNGS:
             able = [each for each in trained if self.limits.cost_excess(each.measured) <= 1]
             length = whole_or_part(factor * epochs)
             jobs = next_rung(able or trained, self.limits, length, many)
@@ -213,9 +214,11 @@ class Search:
         noted = self.study.noted("epoch_seconds")
         if noted is None:
             ranks = [step for step in parent.recipe if step["method"] == "low_rank"]
-            noted = self.bench.training_seconds(ranks, TEST_SHARE) / TEST_SHARE
+            short, longer = (self.bench.training_seconds(ranks, share) for share in TEST_SHARES)
+            # The first steps are slow; a machine that is busy may even make them slower than all.
+            noted = max(longer - short, 0.2 * longer) / (TEST_SHARES[1] - TEST_SHARES[0])
             self.study.note("epoch_seconds", noted)
-        epochs = self._left() / (UNITS * noted) * self.slots
+        epochs = first_epochs(self.slots * self._left(), noted, parent.seconds)
         return None if epochs < LEAST else whole_or_part(min(MOST_EPOCHS, epochs))
 
     def _best_single(self) -> Candidate | None:
