@@ -139,6 +139,25 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, corpus: Path, write_suite: W
     assert log.read_text().count("epoch 3/60") == 1
 
 
+def test_a_killed_command_leaves_no_process_behind(
+    tmp_path: Path, corpus: Path, write_suite: WriteSuite
+):
+    folder = write_suite({"long": {"train": {**TRAIN, "epochs": 100_000}}})
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "terselm", "reproduce", str(folder), "--out", str(out)]
+    process = subprocess.Popen([*command, "--data", str(corpus)], start_new_session=True)
+    log = out / "logs" / "long.log"
+    deadline = time.monotonic() + 120
+    while not (log.exists() and "epoch 3/" in log.read_text()):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    while "interrupted; --resume goes on" not in log.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def test_as_many_at_once_as_fit():
     small = Experiment(title="small", train=TRAIN)
     cores = len(os.sched_getaffinity(0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,7 +102,7 @@ def test_the_key_does_not_follow_titles_and_marks():
     assert key_of("small", 0, suite) == key_of("small", 0, renamed)
 
 
-@pytest.mark.parametrize("name", ["paper", "smoke"])
+@pytest.mark.parametrize("name", ["paper", "frontier", "shakespeare", "smoke"])
 def test_suites_that_come_along_are_sound(name: str):
     suite = load_suite(find_suite(name))
     for experiment in suite.values():
@@ -121,6 +122,13 @@ def test_the_paper_suite_has_every_row_of_its_tables():
         "Table 2": [1, 2],
         "Table 3": list(range(1, 7)),
     }
+
+
+def test_a_folder_of_the_same_name_does_not_hide_a_suite(tmp_path, monkeypatch):
+    (tmp_path / "paper").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load_suite(find_suite("paper"))
+    assert find_suite("./paper") == Path("paper")
 
 
 def test_an_unknown_suite():

@@ -96,3 +96,9 @@ def test_the_frontier_starts_with_the_largest_budget():
     assert "At 5" in lines[2] and "not run" in lines[2]
     assert "91.00 ± 1.41" in lines[3] and "| 2 |" in lines[3] and "met" in lines[3]
     assert len({line.count("|") for line in lines}) == 1
+
+
+def test_rows_of_ones_own_without_published_figures_are_shown():
+    suite = {"mine": Experiment(title="My own", train=TRAIN)}
+    text = markdown(rows_of(suite, ["mine"], {"mine": run(90.0)}))
+    assert "My own" in text and "90.00" in text and "| run |" in text

@@ -6,7 +6,10 @@ import contextlib
 import json
 import multiprocessing
 import os
+import signal
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -206,7 +209,15 @@ def _perform_logged(order: Order) -> dict[str, Any]:
         # Training and compression print through sys.stderr of the moment, rich among them.
         assert sys.stderr is log
         warnings.filterwarnings("ignore", message=UNFUSED)
+        threading.Thread(target=_stop_with, args=(os.getppid(),), daemon=True).start()
         return perform(order)
+
+
+def _stop_with(parent: int) -> None:
+    """Stop this process, with a checkpoint, when the one that began it is gone."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _parameters(experiment: Experiment) -> float:

@@ -15,19 +15,20 @@ Suite = Mapping[str, Experiment]
 
 
 def find_suite(where: str) -> Path:
-    """Return the folder of a suite: a path, or the name of one that comes with terselm.
+    """Return the folder of a suite: that of one that comes with terselm, by name, or any other.
+
+    A name comes first, so that results in a folder of the same name do not hide the suite.
 
     Raises
     ------
     UsageError
         If there is no such folder.
     """
+    known = {path.name: path for root in suite_roots() for path in root.iterdir() if path.is_dir()}
+    if where in known:
+        return known[where]
     if Path(where).is_dir():
         return Path(where)
-    for root in suite_roots():
-        if (root / where).is_dir() and Path(where).name == where:
-            return root / where
-    known = sorted(path.name for root in suite_roots() for path in root.iterdir() if path.is_dir())
     raise UsageError(f"no folder and no suite {where!r}; {suggest(where, known)}")
 
 

@@ -73,7 +73,7 @@ class Row:
             return "met" if found <= self.budget.mark else "missed"
         published = self.published
         if published is None or published.perplexity is None:
-            return ""
+            return "run"
         if published.megabytes is not None and size > AS_LARGE * 1e6 * published.megabytes:
             return "larger"
         return "met" if found <= published.perplexity else "missed"
@@ -109,23 +109,20 @@ def _place(row: Row) -> tuple[float, str, int]:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """Return the table of rows with published figures, its notes below."""
+    """Return the table of rows with published figures, or of all if none has, notes below."""
     head = (
         "| | model | published: MB | params | test ppl | ours: bytes | params | valid ppl "
         "| test ppl | µs a token | |"
     )
     lines = [head, "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|---|"]
     notes = []
-    for row in rows:
-        if row.published is None:
-            continue
+    for row in [row for row in rows if row.published is not None] or rows:
         mark = ""
         if row.note is not None:
             notes.append(row.note)
             mark = f" [{len(notes)}]"
-        lines.append(
-            f"| {row.published.where} | {row.title}{mark} | " + " | ".join(_cells(row)) + " |"
-        )
+        where = "" if row.published is None else row.published.where
+        lines.append(f"| {' | '.join((where, f'{row.title}{mark}', *_cells(row)))} |")
     footnotes = [f"[{number}] {' '.join(note.split())}" for number, note in enumerate(notes, 1)]
     return "\n".join([*lines, *(f"\n{note}" for note in footnotes)]) + "\n"
 

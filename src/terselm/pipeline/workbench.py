@@ -205,6 +205,8 @@ class Workbench:
     def training_seconds(self, recipe: Sequence[Mapping[str, Any]], share: float) -> float:
         """Return the seconds that training on a share of the text takes after a recipe.
 
+        With the source as the teacher, which takes longest.
+
         Parameters
         ----------
         recipe : sequence of mapping
@@ -213,7 +215,7 @@ class Workbench:
             Of the training text, below 1; all of it is really read.
         """
         model = self._apply(self.source, recipe, first=True) if recipe else self.source.clone()
-        step = {"method": "recover", "epochs": share}
+        step = {"method": "recover", "epochs": share, "distill": True}
         recover = make_recovery(
             lambda words: self.texts.train.ids, lambda model: 0.0, self.setting.seed
         )
