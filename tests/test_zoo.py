@@ -6,10 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
 
 from terselm import zoo
 from terselm.errors import TerselmError, UsageError
+from terselm.experiments.experiment import key_of
+from terselm.experiments.suite import find_suite, load_suite, suite_roots
 from terselm.models.checkpoint import save
+from terselm.runtime.model import Model
 from tests.tiny import make_model
 
 
@@ -60,3 +64,24 @@ def test_a_damaged_result_is_named(root: Path):
 
 def test_paths_stay_paths():
     assert zoo.model_path("some/model.safetensors") == Path("some/model.safetensors")
+
+
+def test_the_real_zoo_is_what_its_results_say():
+    suites = [
+        load_suite(find_suite(path.name)) for path in suite_roots()[0].iterdir() if path.is_dir()
+    ]
+    found = zoo.entries()
+    assert found and sum(entry.bytes for entry in found) < 20_000_000
+    for entry in found:
+        result = entry.result
+        assert entry.bytes == result["bytes"]
+        assert ModelCard((entry.folder / zoo.CARD).read_text()).data.model_name == entry.name
+        (suite,) = (suite for suite in suites if result["name"] in suite)
+        assert result["key"] == key_of(result["name"], result["seed"], suite)
+        predictions = Model(entry.model).predict("", 5)
+        assert len(predictions) == 5 and 0 < sum(share for _, share in predictions) <= 1
+
+
+def test_the_smallest_is_taken_where_none_is_named():
+    assert zoo.model_path("zoo:") == zoo.entries()[0].model
+    assert Model(zoo.model_path("zoo:")).predict("the ", 1)

@@ -15,6 +15,7 @@ typedef struct job {
     float *y;
     uint32_t rows; /* of the block */
     uint32_t columns, group;
+    uintptr_t far; /* mask of how far ahead lines of 8-bit codes are asked for */
 } job;
 
 /* q has zeros up to a multiple of 8 where n is not one. */
@@ -43,7 +44,7 @@ INLINE void span8(__m256i *sums, int n, const job *j, uint32_t begin, uint32_t e
         UNROLL for (int i = 0; i < n; i++) s[i] = _mm256_setzero_si256();
         for (uint32_t k = begin; k < end; k += 4, at += run) {
             const __m256i q = four(j->in->q + k), size = _mm256_abs_epi8(q);
-            UNROLL for (int i = 0; i < n; i += 2) fetch(at, 2048 + 32 * (uintptr_t)i);
+            UNROLL for (int i = 0; i < n; i += 2) fetch(at, (2048 & j->far) + 32 * (uintptr_t)i);
             UNROLL for (int i = 0; i < n; i++) {
                 const __m256i code = _mm256_sign_epi8(load(at + 32 * i), q);
                 s[i] = _mm256_add_epi32(s[i], _mm256_madd_epi16(_mm256_maddubs_epi16(size, code), ones));
@@ -185,8 +186,8 @@ TARGET static void product3(const job *j) { product(j, 3); }
 TARGET static void product2(const job *j) { product(j, 2); }
 
 /* A row block stays in the first caches while the inputs go through it. */
-void tlm_avx2_quantized_many(const tlm_matrix *w, const tlm_input *in, uint32_t count, float *y,
-                             size_t stride, uint32_t row_begin, uint32_t row_end)
+static void quantized_many(const tlm_matrix *w, const tlm_input *in, uint32_t count, float *y,
+                           size_t stride, uint32_t row_begin, uint32_t row_end, uintptr_t far)
 {
     const tlm_quantized *m = &w->u.quantized;
     void (*const of_block)(const job *) =
@@ -213,6 +214,7 @@ void tlm_avx2_quantized_many(const tlm_matrix *w, const tlm_input *in, uint32_t 
                 .rows = tlm_rows_of_block(w, row),
                 .columns = w->in,
                 .group = group,
+                .far = far,
             };
             for (uint32_t i = first; i < last; i++) {
                 j.in = in + i;
@@ -224,10 +226,23 @@ void tlm_avx2_quantized_many(const tlm_matrix *w, const tlm_input *in, uint32_t 
     }
 }
 
+void tlm_avx2_quantized_many(const tlm_matrix *w, const tlm_input *in, uint32_t count, float *y,
+                             size_t stride, uint32_t row_begin, uint32_t row_end)
+{
+    quantized_many(w, in, count, y, stride, row_begin, row_end, UINTPTR_MAX);
+}
+
 void tlm_avx2_quantized(const tlm_matrix *w, const tlm_input *in, float *y, uint32_t row_begin,
                         uint32_t row_end)
 {
-    tlm_avx2_quantized_many(w, in, 1, y, 0, row_begin, row_end);
+    quantized_many(w, in, 1, y, 0, row_begin, row_end, UINTPTR_MAX);
+}
+
+/* For processors that fetch ahead better by themselves. */
+void tlm_avx2_quantized_near(const tlm_matrix *w, const tlm_input *in, float *y, uint32_t row_begin,
+                             uint32_t row_end)
+{
+    quantized_many(w, in, 1, y, 0, row_begin, row_end, 0);
 }
 
 #endif

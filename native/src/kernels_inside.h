@@ -114,7 +114,7 @@ float tlm_portable_sum_exp(const float *x, uint32_t n, float shift);
 TLM_CELL_FUNCTIONS(tlm_portable)
 
 #if TLM_X86
-tlm_product tlm_avx2_quantized, tlm_avx2_dense, tlm_avx2_codebook, tlm_avx2_binary_codes,
+tlm_product tlm_avx2_quantized, tlm_avx2_quantized_near, tlm_avx2_dense, tlm_avx2_codebook, tlm_avx2_binary_codes,
     tlm_avx2_product_codes, tlm_avx2_sparse, tlm_avx2_block_sparse;
 tlm_many tlm_avx2_quantized_many, tlm_avx2_dense_many;
 void tlm_avx2_round_input(const float *x, uint32_t n, int8_t *q, float *scale);
@@ -127,7 +127,8 @@ TLM_CELL_FUNCTIONS(tlm_avx2)
 void tlm_avx2_table(float *table, const uint16_t *centroids, uint32_t count, uint32_t size,
                     const float *x, uint32_t columns);
 
-tlm_product tlm_avx512_quantized, tlm_avx512_dense, tlm_avx512_codebook, tlm_avx512_product_codes,
+tlm_product tlm_avx512_quantized, tlm_avx512_quantized_near, tlm_avx512_dense,
+    tlm_avx512_codebook, tlm_avx512_product_codes,
     tlm_avx512_sparse, tlm_avx512_block_sparse;
 tlm_many tlm_avx512_quantized_many, tlm_avx512_dense_many;
 void tlm_avx512_round_input(const float *x, uint32_t n, int8_t *q, float *scale);
