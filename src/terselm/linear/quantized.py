@@ -96,7 +96,9 @@ class Quantized(CodedOp):
             if tensor is not None and tuple(tensor.shape) != expected:
                 raise TerselmError(f"{name} are {list(tensor.shape)}, expected {list(expected)}")
         self.codes: Tensor
-        self.register_buffer("codes", codes.to(torch.int8).clone())
+        # By rows, as from a file: other layouts give products that differ in the last bit.
+        codes = codes.to(torch.int8).clone(memory_format=torch.contiguous_format)
+        self.register_buffer("codes", codes)
         self.zeros: Tensor | None
         self.register_buffer("zeros", None if zeros is None else zeros.to(torch.int8).clone())
         self.scales = nn.Parameter(scales.detach().to(torch.float32).clone())
