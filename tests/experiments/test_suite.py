@@ -107,7 +107,7 @@ def test_suites_that_come_along_are_sound(name: str):
     suite = load_suite(find_suite(name))
     for experiment in suite.values():
         if experiment.train is not None:
-            make_settings(experiment.train)
+            assert make_settings(experiment.train).model.hidden
 
 
 def test_the_paper_suite_has_every_row_of_its_tables():
