@@ -93,6 +93,8 @@ def _values(settings: RecoverySettings, seed: int) -> dict[str, Any]:
         "batch": settings.batch,
         "window": settings.window,
         "dropout": settings.dropout,
+        # From trained weights on it is as good, and faster.
+        "precision": "auto",
         "seed": seed,
         "distillation_weight": settings.distillation,
         "distillation_temperature": settings.temperature,
