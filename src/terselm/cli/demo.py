@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from terselm.cli.options import Debug
+from terselm.cli.options import Debug, ModelOrSmallest
 from terselm.errors import UsageError
 from terselm.zoo import PREFIX, model_path
 
@@ -19,17 +17,8 @@ SUGGESTIONS = 3
 CONTINUATION = 40
 """Tokens of a continuation, where tokens are characters or pieces of words."""
 
-ModelName = Annotated[
-    str,
-    typer.Argument(
-        metavar="[MODEL]",
-        help="A terselm model file, or zoo:NAME; the smallest of the zoo if left out.",
-        show_default=False,
-    ),
-]
 
-
-def demo(model: ModelName = PREFIX, debug: Debug = False) -> None:
+def demo(model: ModelOrSmallest = PREFIX, debug: Debug = False) -> None:
     """Type, and see what the model suggests, as a keyboard does.
 
     A line that ends in the middle of a word is completed; after a space the next word is

@@ -27,6 +27,14 @@ ModelFile = Annotated[
         parser=model_path,
     ),
 ]
+ModelOrSmallest = Annotated[
+    str,
+    typer.Argument(
+        metavar="[MODEL]",
+        help="A terselm model file, or zoo:NAME; the smallest of the zoo if left out.",
+        show_default=False,
+    ),
+]
 Data = Annotated[
     str,
     typer.Option(

@@ -7,18 +7,10 @@ from typing import Annotated
 
 import typer
 
-from terselm.cli.options import Debug, Engine, Json, check_engine
+from terselm.cli.options import Debug, Engine, Json, ModelOrSmallest, check_engine
 from terselm.cli.output import Output
 from terselm.errors import UsageError
 
-Model = Annotated[
-    str,
-    typer.Argument(
-        metavar="[MODEL]",
-        help="A terselm model file, or zoo:NAME; the smallest of the zoo if left out.",
-        show_default=False,
-    ),
-]
 Text = Annotated[
     str | None,
     typer.Argument(metavar="TEXT", help="What was said so far.", show_default=False),
@@ -30,7 +22,7 @@ Prefix = Annotated[
 
 
 def predict(
-    model: Model,
+    model: ModelOrSmallest,
     text: Text = None,
     k: Count = 5,
     prefix: Prefix = "",
