@@ -30,7 +30,7 @@ ModelFile = Annotated[
 ModelOrSmallest = Annotated[
     str,
     typer.Argument(
-        metavar="[MODEL]",
+        metavar="MODEL",
         help="A terselm model file, or zoo:NAME; the smallest of the zoo if left out.",
         show_default=False,
     ),
