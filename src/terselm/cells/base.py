@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from terselm.cells.dropout import dropout
 from terselm.linear.base import LinearOp
 from terselm.linear.dense import Dense
 from terselm.registry import Registry
@@ -162,7 +163,8 @@ class RecurrentCell(nn.Module):
 
     def dropped_recurrent_weight(self, probability: float) -> Tensor:
         """Return the dense recurrent matrix, with weights left out where training asks so."""
-        return nn.functional.dropout(self.weight_hh.dense(), probability, self.training)
+        weight = self.weight_hh.dense()
+        return dropout(weight, probability) if self.training else weight
 
 
 def run_fused(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from terselm.cells.base import CELLS, CellSizes, RecurrentCell, State, UnitGroups, run_fused
+from terselm.cells.lstm_training import train_sequence
 from terselm.linear.base import LinearOp
 from terselm.linear.dense import Dense
 
@@ -53,15 +54,20 @@ class LSTM(RecurrentCell):
     def sequence(
         self, xs: Tensor, state: State, recurrent_dropout: float = 0.0
     ) -> tuple[Tensor, State]:
-        """Run over a sequence with torch's fused kernel; see `RecurrentCell.sequence`."""
-        weights = [
-            self.weight_ih.dense(),
-            self.dropped_recurrent_weight(recurrent_dropout),
-            self.bias,
-            torch.zeros_like(self.bias),
-        ]
-        if self.weight_hr is not None:
-            weights.append(self.weight_hr.dense())
+        """Run over a sequence, with torch's kernel where it is the better one.
+
+        See `RecurrentCell.sequence` and `cells.lstm_training`.
+        """
+        weight_ih = self.weight_ih.dense()
+        weight_hh = self.dropped_recurrent_weight(recurrent_dropout)
+        weight_hr = None if self.weight_hr is None else self.weight_hr.dense()
+        output, cell = state
+        if torch.is_grad_enabled() and xs.device.type == "cpu":
+            kept = (weight_ih, weight_hh, self.bias)
+            return train_sequence(xs, (output, cell), kept, weight_hr)
+        weights = [weight_ih, weight_hh, self.bias, torch.zeros_like(self.bias)]
+        if weight_hr is not None:
+            weights.append(weight_hr)
         states = [part.unsqueeze(0) for part in state]
         outputs, output, cell = run_fused(torch.lstm, xs, states, weights, self.training)
         return outputs, (output[0], cell[0])

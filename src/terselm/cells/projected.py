@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from terselm.cells.base import CellSizes, RecurrentCell, State, UnitGroups
+from terselm.cells.dropout import dropout
 from terselm.linear.base import LinearOp
 from terselm.linear.dense import Dense
 
@@ -81,7 +82,7 @@ class _Dropped(nn.Module):
     def __init__(self, op: nn.Module, probability: float) -> None:
         super().__init__()
         assert isinstance(op, LinearOp)
-        self._weight = nn.functional.dropout(op.dense(), probability)
+        self._weight = dropout(op.dense(), probability)
 
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.linear(x, self._weight)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from terselm.linear.base import LinearOp
 from terselm.linear.dense import Dense
+from terselm.models.softmax_loss import Lesson, loss_of_scores, softmax_loss
 from terselm.registry import Registry
 
 if TYPE_CHECKING:
@@ -82,6 +83,25 @@ class OutputLayer(nn.Module):
     def negative_log_likelihood(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Return nats [...] for hidden [..., size] and int64 targets [...]."""
         raise NotImplementedError
+
+    def mean_loss(
+        self, hidden: Tensor, targets: Tensor, lesson: Lesson | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return what training makes small, and the mean negative log-likelihood, in nats.
+
+        Parameters
+        ----------
+        hidden : Tensor
+            [..., size].
+        targets : Tensor
+            int64 [...].
+        lesson : Lesson or None
+            What a teacher has to say of each target; see `models.softmax_loss`.
+        """
+        if lesson is not None:
+            return loss_of_scores(self.logits(hidden).flatten(0, -2), targets.flatten(), lesson)
+        nll = self.negative_log_likelihood(hidden, targets).mean()
+        return nll, nll.detach()
 
     def weights(self) -> dict[str, LinearOp]:
         """Return every matrix by its name in the model, in the order of the computation."""
@@ -171,6 +191,15 @@ class FullSoftmax(OutputLayer):
         logits = self.logits(hidden).flatten(0, -2)
         loss = nn.functional.cross_entropy(logits, targets.flatten(), reduction="none")
         return loss.view(targets.shape)
+
+    def mean_loss(
+        self, hidden: Tensor, targets: Tensor, lesson: Lesson | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return loss and mean negative log-likelihood; see `OutputLayer.mean_loss`."""
+        if hidden.device.type != "cpu":
+            return super().mean_loss(hidden, targets, lesson)
+        features, weight = self.features(hidden).flatten(0, -2), self.weight.dense()
+        return softmax_loss(features, weight, self.bias, targets.flatten(), lesson)
 
     def weights(self) -> dict[str, LinearOp]:
         """Return `output_projection`, where there is one, and `output`."""

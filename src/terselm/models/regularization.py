@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from terselm.cells.dropout import dropout, keep_mask
 
 
 @dataclass(frozen=True)
@@ -40,16 +41,14 @@ class Regularization:
         if probability == 0.0:
             return x
         if not self.locked:
-            return nn.functional.dropout(x, probability, training=True)
-        mask = x.new_empty(1, *x.shape[1:]).bernoulli_(1 - probability) / (1 - probability)
-        return x * mask
+            return dropout(x, probability)
+        return x * keep_mask((1, *x.shape[1:]), probability, x)
 
     def drop_words(self, x: Tensor, tokens: Tensor, vocabulary_size: int) -> Tensor:
         """Return word vectors x [time, batch, size] with whole words left out."""
         if self.embedding == 0.0:
             return x
-        keep = 1 - self.embedding
-        mask = torch.empty(vocabulary_size, device=x.device).bernoulli_(keep) / keep
+        mask = keep_mask((vocabulary_size,), self.embedding, x)
         return x * mask[tokens].unsqueeze(-1)
 
 

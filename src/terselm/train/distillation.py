@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from terselm.cells.base import State
 from terselm.errors import UsageError
 from terselm.models.language_model import Hidden, LanguageModel
+from terselm.models.output import OutputLayer
+from terselm.models.softmax_loss import Lesson
 from terselm.train.config import TrainingConfig
 
 
@@ -64,7 +66,7 @@ class Distillation:
         self.state: list[State] | None = None
 
     def loss(
-        self, tokens: Tensor, targets: Tensor, logits: Tensor, raw: Tensor
+        self, tokens: Tensor, targets: Tensor, output: OutputLayer, hidden: Hidden
     ) -> tuple[Tensor, Tensor]:
         """Return (the whole loss, the mean negative log-likelihood), scalars, in nats.
 
@@ -72,26 +74,18 @@ class Distillation:
         ----------
         tokens, targets : Tensor
             int64 [time, batch].
-        logits : Tensor
-            float32 [time, batch, vocabulary], the student's.
-        raw : Tensor
-            float32 [time, batch, size], the student's last layer before dropout.
+        output : OutputLayer
+            The student's.
+        hidden : Hidden
+            What the student's layers make of the tokens.
         """
-        flat = logits.flatten(0, -2)
-        nll = nn.functional.cross_entropy(flat, targets.flatten())
-        loss = nll
         if self.weight == 0.0 and self.hidden_weight == 0.0:
-            return loss, nll
+            return output.mean_loss(hidden.output, targets)
         taught = self._teach(tokens)
-        if self.weight:
-            expected = self._soft_targets(taught).flatten(0, -2)
-            found = torch.log_softmax(flat / self.temperature, dim=-1)
-            divergence = nn.functional.kl_div(
-                found, expected, reduction="batchmean", log_target=True
-            )
-            loss = (1 - self.weight) * nll + self.weight * self.temperature**2 * divergence
+        lesson = self._lesson(taught) if self.weight else None
+        loss, nll = output.mean_loss(hidden.output, targets, lesson)
         if self.hidden_weight:
-            loss = loss + self.hidden_weight * relative_square_error(raw, taught.raw)
+            loss = loss + self.hidden_weight * relative_square_error(hidden.raw, taught.raw)
         return loss, nll
 
     @torch.no_grad()
@@ -104,10 +98,9 @@ class Distillation:
         return hidden
 
     @torch.no_grad()
-    def _soft_targets(self, taught: Hidden) -> Tensor:
-        """Return the teacher's log-probabilities [time, batch, vocabulary] at the temperature."""
-        logits = self.teacher.output.logits(taught.output)
-        return torch.log_softmax(logits / self.temperature, dim=-1, dtype=torch.float32)
+    def _lesson(self, taught: Hidden) -> Lesson:
+        scores = self.teacher.output.logits(taught.output).flatten(0, -2)
+        return Lesson(scores, self.weight, self.temperature)
 
 
 def relative_square_error(found: Tensor, expected: Tensor) -> Tensor:

@@ -117,10 +117,8 @@ class Objective(nn.Module):
             loss, nll = self._loss(output, hidden.output, targets, self.noise)
             return loss.mean(), nll.mean()
         if self.distillation is None:
-            nll = output.negative_log_likelihood(hidden.output, targets).mean()
-            return nll, nll
-        logits = output.logits(hidden.output).float()
-        return self.distillation.loss(tokens, targets, logits, hidden.raw)
+            return output.mean_loss(hidden.output, targets)
+        return self.distillation.loss(tokens, targets, output, hidden)
 
 
 def make_noise(
