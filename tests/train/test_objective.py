@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from terselm.cells.dropout import dropout
 from terselm.errors import UsageError
