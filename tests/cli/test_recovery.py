@@ -20,6 +20,7 @@ from terselm.compress.recipe import Recipe
 from terselm.errors import UsageError
 from terselm.models.language_model import LanguageModel
 from tests.tiny import QUICK_RECOVERY, logits_of, make_model
+from tests.train.tiny_run import same_weights
 
 TRAINING = {"batch": 4, "window": 8, "dropout": 0.0, "learning_rate": 0.005}
 STEPS = 83
@@ -198,3 +199,19 @@ def test_codes_that_gain_nothing_stay_as_they_were(run, trained, capsys):
     for name, op in coded.weights().items():
         stored = kept.weights()[name].tensors()
         assert all(torch.equal(stored[key], tensor) for key, tensor in op.tensors().items())
+
+
+@pytest.mark.parametrize(
+    "dropout",
+    [{"input_dropout": 0.4}, {"embedding_dropout": 0.4}, {"weight_drop": 0.4}],
+    ids=lambda dropout: next(iter(dropout)),
+)
+def test_every_dropout_of_training_is_one_here(dropout: dict[str, float], run, trained):
+    step = {"method": "recover", **TRAINING, "epochs": 1}
+    plain, dropped, locked = (
+        run(trained.clone(), {**step, **more})
+        for more in ({}, dropout, {**dropout, "locked_dropout": True})
+    )
+    assert not same_weights(plain, dropped)
+    # One mask a window is what an embedding's and a weight's dropout always have.
+    assert same_weights(dropped, locked) == ("input_dropout" not in dropout)

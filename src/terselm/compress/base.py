@@ -44,6 +44,8 @@ class RecoverySettings:
 
     Attributes
     ----------
+    regularization : mapping of str to float
+        The dropouts beside `dropout`, by their names in the settings of training.
     keep : {"best", "last"}
         best: the best model by validation perplexity, that from before the training included.
         last: the model of the last step, whatever came before it; for methods that make the
@@ -60,6 +62,7 @@ class RecoverySettings:
     distillation: float
     temperature: float
     hidden_distillation: float = 0.0
+    regularization: Mapping[str, float] = field(default_factory=dict)
     keep: Literal["best", "last"] = "best"
 
 

@@ -93,6 +93,7 @@ def _values(settings: RecoverySettings, seed: int) -> dict[str, Any]:
         "batch": settings.batch,
         "window": settings.window,
         "dropout": settings.dropout,
+        **settings.regularization,
         # From trained weights on it is as good, and faster.
         "precision": "auto",
         "seed": seed,

@@ -28,6 +28,9 @@ NotNegative = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=1)]
 
 
+REGULARIZATION = ("input_dropout", "embedding_dropout", "weight_drop", "locked_dropout")
+
+
 def _passes(epochs: float) -> float:
     if epochs > 1 and epochs != int(epochs):
         raise ValueError(f"{epochs} passes are not possible; give {int(epochs)}, or less than 1")
@@ -69,6 +72,11 @@ class Recover(ModelMethod):
     learning_rate : float
     dropout : float
         On the outputs of all layers.
+    input_dropout, embedding_dropout, weight_drop : float
+        On the word vectors, on whole words, and on recurrent weights, as in training; what a
+        model was trained with keeps it from overfitting here too.
+    locked_dropout : bool
+        One mask for all steps of a window.
     batch : int
         Parallel streams of text.
     window : int
@@ -97,6 +105,10 @@ class Recover(ModelMethod):
     optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
     learning_rate: Positive = 0.0005
     dropout: Probability = 0.2
+    input_dropout: Probability = 0.0
+    embedding_dropout: Probability = 0.0
+    weight_drop: Probability = 0.0
+    locked_dropout: bool = False
     batch: Count = 20
     window: Count = 35
     distill: bool = False
@@ -126,6 +138,7 @@ class Recover(ModelMethod):
             optimizer=self.optimizer,
             learning_rate=self.learning_rate,
             dropout=self.dropout,
+            regularization={name: getattr(self, name) for name in REGULARIZATION},
             batch=self.batch,
             window=self.window,
             distillation=self.distill_weight if self.distill else 0.0,
