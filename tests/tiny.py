@@ -264,6 +264,7 @@ def make_model(
 
 OUTPUT_VARIANTS: dict[str, dict[str, Any]] = {
     "projected": {"tied": True, "embedding": 10},
+    "half-bias": {"embedding": 10, "output_bias": "float16"},
     "adaptive": {"embedding": 10, "output": "adaptive", "cutoffs": (9, 20), "division": 2},
 }
 """Settings of output layers other than the full softmax with a matrix of its own."""
@@ -279,6 +280,7 @@ def make_output_variant(name: str, *, cell: str = "lstm", seed: int = 0) -> Lang
         model.output.bias.uniform_(-0.1, 0.1)
         for op in model.weights().values():
             op.weight.mul_(3)
+    model.settle()
     return model.eval()
 
 

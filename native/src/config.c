@@ -30,7 +30,8 @@ uint32_t tlm_cell_gates(tlm_cell cell)
 static tlm_status check_keys(const tlm_reader *reader, tlm_json config)
 {
     static const char *const known[] = {"cell", "hidden", "embedding", "projection", "tied",
-                                        "output", "cutoffs", "division", "cluster_sizes"};
+                                        "output", "cutoffs", "division", "cluster_sizes",
+                                        "output_bias"};
     tlm_json_walk walk = tlm_json_walk_of(config);
     tlm_json key, value;
     while (tlm_json_next(&walk, &key, &value)) {
@@ -179,6 +180,19 @@ static tlm_status read_output(const tlm_reader *reader, tlm_json config, tlm_con
     return read_inner(reader, config, out);
 }
 
+static tlm_status read_bias_type(const tlm_reader *reader, tlm_json config, tlm_config *out)
+{
+    tlm_json value;
+    tlm_status status = tlm_find_field(reader, config, "output_bias", &value);
+    out->half_bias = tlm_json_equals(value, "float16");
+    if (status == TLM_OK && !out->half_bias && value.begin != NULL &&
+        !tlm_json_equals(value, "float32")) {
+        status = tlm_refuse(reader, "output_bias is %.*s, expected float32 or float16",
+                            tlm_shown_size(value), tlm_shown(value));
+    }
+    return status;
+}
+
 tlm_status tlm_read_config(tlm_reader *reader, tlm_json config, tlm_config *out)
 {
     memcpy(reader->name, "config", sizeof "config");
@@ -202,6 +216,9 @@ tlm_status tlm_read_config(tlm_reader *reader, tlm_json config, tlm_config *out)
     }
     if (status == TLM_OK) {
         status = tlm_read_flag(reader, config, "tied", NULL, &out->tied);
+    }
+    if (status == TLM_OK) {
+        status = read_bias_type(reader, config, out);
     }
     if (status != TLM_OK) {
         return status;

@@ -121,7 +121,7 @@ tlm_status tlm_context_make(const tlm_model *model, const tlm_options *options, 
         return TLM_ERROR_MEMORY;
     *context = planned;
     lay_out(context, (unsigned char *)memory + tlm_scratch_bytes(1, sizeof *context));
-    tlm_preview_build(&context->engine, model->output.bias, &context->preview, context->scratch);
+    tlm_preview_build(&context->engine, &model->output.bias, &context->preview, context->scratch);
     if (options != NULL && options->threads > 1) {
         context->engine.pool = tlm_pool_open(options->threads);
         if (context->engine.pool == NULL)

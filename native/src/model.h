@@ -2,6 +2,7 @@
 #ifndef TLM_MODEL_H
 #define TLM_MODEL_H
 
+#include "bias.h"
 #include "container.h"
 #include "matrix.h"
 #include "reader.h"
@@ -35,6 +36,7 @@ typedef struct tlm_config {
     uint32_t tails;       /* clusters; 0 with a softmax */
     bool tied;
     bool adaptive;
+    bool half_bias; /* of the output layer */
 } tlm_config;
 
 /* One recurrent layer; what its cell does not have is NULL. */
@@ -62,7 +64,7 @@ typedef struct tlm_output {
     const tlm_matrix *projection; /* [embedding, output_size], or NULL */
     const tlm_matrix *weight;     /* [vocabulary, ...], the embedding where tied; NULL: adaptive */
     const tlm_matrix *head;       /* [cutoff + tails, output_size]; NULL: softmax */
-    const float *bias;            /* of weight or head */
+    tlm_bias bias;                /* of weight or head */
     tlm_permutation order;        /* adaptive: ids, most frequent first */
     tlm_tail tails[TLM_MAX_TAILS];
 } tlm_output;

@@ -39,7 +39,7 @@ static void head_scores(tlm_context *c, uint32_t count, const float *const *vect
     multiply(c, output->head, vectors, count, c->scores, c->score_width);
     for (uint32_t i = 0; i < count; i++) {
         float *scores = c->scores + i * c->score_width;
-        const float most = k->add_max(scores, scores, output->bias, size);
+        const float most = tlm_add_bias(k, &output->bias, 0, scores, scores, size);
         k->subtract(scores, size, most + logf(k->sum_exp(scores, size, most)));
     }
 }

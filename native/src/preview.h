@@ -18,6 +18,7 @@
 #include <math.h>
 
 #include "best.h"
+#include "bias.h"
 #include "product.h"
 
 #define TLM_NO_ROW UINT32_MAX
@@ -67,7 +68,7 @@ size_t tlm_preview_lay_out(tlm_preview *preview, tlm_scratch *scratch);
 /* Scratch for the calls below. */
 size_t tlm_preview_room(const tlm_preview *preview, const tlm_model *model);
 /* Compute it; `bias` is that of the output layer. */
-void tlm_preview_build(const tlm_engine *engine, const float *bias, tlm_preview *preview,
+void tlm_preview_build(const tlm_engine *engine, const tlm_bias *bias, tlm_preview *preview,
                        tlm_scratch scratch);
 
 /* Blocks of the output matrix, and the row of a word. */

@@ -213,7 +213,7 @@ static void build_row(const tlm_engine *engine, tlm_preview *p, uint32_t at, flo
     keep_most(&p->largest, tlm_length(lost + seen));
 }
 
-void tlm_preview_build(const tlm_engine *engine, const float *bias, tlm_preview *p,
+void tlm_preview_build(const tlm_engine *engine, const tlm_bias *bias, tlm_preview *p,
                        tlm_scratch scratch)
 {
     if (p->bits == 0)
@@ -228,7 +228,7 @@ void tlm_preview_build(const tlm_engine *engine, const float *bias, tlm_preview 
     for (uint32_t word = 0; word < p->weight->out; word++) {
         const uint32_t at = tlm_preview_row(p, word);
         p->words[at] = word;
-        p->bias[at] = bias[word];
+        p->bias[at] = tlm_bias_at(bias, word);
         tlm_look_up(p->weight, word, row, scratch);
         build_row(engine, p, at, row, shares, more);
     }

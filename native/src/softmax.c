@@ -51,10 +51,11 @@ static float *place_of(const work *w, uint32_t first, size_t *stride)
 static void take_block(const work *w, uint32_t i, uint32_t block, float *products, uint32_t size)
 {
     const tlm_kernels *k = w->c->engine.kernels;
+    const tlm_bias *bias = &w->c->model->output.bias;
     const uint32_t begin = block * BLOCK;
     float *to = w->out != NULL ? w->out + i * w->stride + begin : products;
     block_sum *sum = &w->sums[(size_t)i * w->blocks + block];
-    const float most = k->add_max(to, products, w->c->model->output.bias + begin, size);
+    const float most = tlm_add_bias(k, bias, begin, to, products, size);
     sum->shift = most == -INFINITY ? 0 : most; /* nothing or NaN, which the sum shows */
     sum->sum = k->sum_exp(to, size, sum->shift);
     if (w->targets != NULL && w->targets[i] >= begin && w->targets[i] - begin < size)

@@ -4,6 +4,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 /* What is being read: the model's name for it goes into reader->name. */
 typedef struct weights {
@@ -62,6 +63,14 @@ static TLM_PRINTF(5, 6) tlm_status read_bias(const weights *w, const float **out
     return status;
 }
 
+static tlm_status read_output_bias(const weights *w, const tlm_config *config, tlm_bias *out,
+                                   uint64_t size)
+{
+    memcpy(w->reader->name, "output", sizeof "output");
+    out->half = config->half_bias;
+    return tlm_read_finite(w->reader, "bias", out->half ? TLM_F16 : TLM_F32, size, &out->values);
+}
+
 static tlm_status read_layer(const weights *w, const tlm_config *config, unsigned number,
                              tlm_layer *layer)
 {
@@ -117,7 +126,7 @@ static tlm_status read_softmax(const weights *w, tlm_model *model)
                              "output");
     }
     if (status == TLM_OK) {
-        status = read_bias(w, &output->bias, model->vocabulary_size, "bias", "output");
+        status = read_output_bias(w, config, &output->bias, model->vocabulary_size);
     }
     return status;
 }
@@ -171,7 +180,7 @@ static tlm_status read_adaptive(const weights *w, tlm_model *model)
         }
     }
     if (status == TLM_OK) {
-        status = read_bias(w, &output->bias, head, "bias", "output");
+        status = read_output_bias(w, config, &output->bias, head);
     }
     return status == TLM_OK ? read_order(w, model) : status;
 }

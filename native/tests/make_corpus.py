@@ -34,6 +34,7 @@ CELLS: dict[str, dict[str, Any]] = {
     "projected_rnn_tanh": {"cell": "projected_rnn_tanh", "projection": 2},
     "tied": {"cell": "gru", "tied": True, "embedding": 3},
     "tied-projected": {"cell": "gru", "tied": True},
+    "half-bias": {"cell": "gru", "output_bias": "float16"},
     "adaptive": {"cell": "gru", "output": "adaptive", "cutoffs": (1, 2), "division": 1},
 }
 VOCABULARIES: dict[str, Vocabulary] = {

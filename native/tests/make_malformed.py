@@ -222,6 +222,9 @@ def add_bad_documents(manifest: Manifest) -> None:
     add("division-large", put("config", "division", 30), MODEL, "division", adaptive)
     add("cluster-sizes", put("config", "cluster_sizes", [3]), MODEL, "cluster_sizes", adaptive)
 
+    add("half-bias-missing", put("config", "output_bias", "float16"), MODEL, "output: tensor bias")
+    add("half-bias-unknown", put("config", "output_bias", "float8"), MODEL, "output_bias")
+
     twins = adaptive.copy()
     twins.write("output.order", 0, twins.read("output.order")[2:4])
     manifest.add("bad-order-twice", twins.bytes(), MODEL, "output: tensor order")

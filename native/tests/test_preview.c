@@ -81,7 +81,7 @@ static unsigned test_vector(tlm_context *c, const float *vector, const char *nam
     unsigned scored = 0, broken = 0, loose = 0;
     tlm_apply(&c->engine, o->weight, &vector, 1, exact, 0, c->scratch);
     for (uint32_t i = 0; i < WORDS; i++)
-        exact[i] += o->bias[i];
+        exact[i] += tlm_bias_at(&o->bias, i);
     for (unsigned i = 0; i < 3; i++) {
         tlm_choice found[MOST], expected[MOST];
         c->scratch = saved;
@@ -122,7 +122,7 @@ static void test_matrix(const tlm_matrix *w, const char *name)
     model.vocabulary_size = WORDS;
     model.config.output_size = COLUMNS;
     model.embedding = model.output.weight = w;
-    model.output.bias = bias;
+    model.output.bias = (tlm_bias){bias, false};
     for (size_t set = 0; set < sizeof KERNELS / sizeof *KERNELS; set++)
         for (uint32_t bits = 2; bits <= 4 && tlm_can_run(KERNELS[set]); bits++)
             for (int mode = TLM_PREVIEW_EXACT; mode <= TLM_PREVIEW_FAST; mode++) {

@@ -85,6 +85,7 @@ CASES: dict[str, list[dict[str, Any]]] = {
         {"size": 2, "centroids": 16, "norms": True, "weighted": True},
         {"size": 8, "shared": True},
     ],
+    "half_bias": [{}],
     "recover": [
         {"epochs": 1},
         {"epochs": 1, "distill": True},

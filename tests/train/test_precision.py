@@ -91,7 +91,7 @@ def test_automatic_is_one_of_both():
 
 def test_the_result_says_what_automatic_came_to():
     model = make_model("lstm")
-    config = make_training_config({"epochs": 1, "batch": 2, "window": 5, "precision": "auto"})
+    config = make_training_config({"epochs": 1, "batch": 2, "window": 5})
     result = fit(model, text(60), config, device="cpu")
     assert config.precision == "auto"
     assert result.config.precision == resolved("auto", CPU)

@@ -313,8 +313,8 @@ def _others(
     parts = []
     for name, bias in model.biases().items():
         size = tensor_bytes({name: tensors[name]})
-        shape = tuple(bias.shape)
-        parts.append(Part(name, "float32", shape, size, bias.numel(), 0, size, size / file_size))
+        kind, shape = str(tensors[name].dtype).removeprefix("torch."), tuple(bias.shape)
+        parts.append(Part(name, kind, shape, size, bias.numel(), 0, size, size / file_size))
     for name, table in model.output.tables().items():
         size = tensor_bytes({name: table})
         kind = str(table.dtype).removeprefix("torch.")

@@ -157,8 +157,8 @@ def _stored_tensors(model: LanguageModel) -> Iterator[tuple[str, Tensor]]:
     for name, op in model.weights().items():
         for part, tensor in op.tensors().items():
             yield f"{name}.{part}", tensor.cpu()
-    for name, bias in model.biases().items():
-        yield name, bias.detach().cpu()
+    for name, bias in model.stored_biases().items():
+        yield name, bias.cpu()
     yield from model.output.tables().items()
     for name, array in model.vocabulary.tensors().items():
         yield name, torch.from_numpy(array)
@@ -279,8 +279,9 @@ def _build(document: Any, tensors: Mapping[str, Tensor]) -> LanguageModel:
         if op.shape != old.shape:
             raise TerselmError(f"{name} is {list(op.shape)}, the config needs {list(old.shape)}")
         model.replace_weight(name, op)
-    for name, bias in model.biases().items():
-        model.replace_bias(name, read_finite(tensors, name, torch.float32, tuple(bias.shape)))
+    for name, bias in model.stored_biases().items():
+        stored = read_finite(tensors, name, bias.dtype, tuple(bias.shape))
+        model.replace_bias(name, stored)
     model.output.load_tables(tensors)
     provenance = document.get("provenance")
     model.provenance = provenance if isinstance(provenance, dict) else {}

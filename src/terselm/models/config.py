@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -52,6 +52,8 @@ class ModelConfig(BaseModel):
         Of the adaptive output: how many times smaller each cluster's inner size is.
     cluster_sizes : tuple of int or None
         Of the adaptive output: the inner sizes themselves; None: as `division` says.
+    output_bias : {"float32", "float16"}
+        How the file stores the bias of the output layer; see `compress.methods.half_bias`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -65,6 +67,7 @@ class ModelConfig(BaseModel):
     cutoffs: Annotated[tuple[Cutoff, ...], Field(max_length=16)] = ()
     division: Annotated[int, Field(ge=1, le=1024)] = 4
     cluster_sizes: tuple[Size, ...] | None = None
+    output_bias: Literal["float32", "float16"] = "float32"
 
     @model_validator(mode="after")
     def _check(self) -> ModelConfig:
@@ -94,6 +97,8 @@ class ModelConfig(BaseModel):
         if not self.cutoffs:
             for name in ("output", "cutoffs", "division", "cluster_sizes"):
                 values.pop(name, None)
+        if self.output_bias == "float32":
+            values.pop("output_bias", None)
         return values
 
     @property

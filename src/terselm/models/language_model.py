@@ -148,6 +148,15 @@ class LanguageModel(nn.Module):
         found["output.bias"] = self.output.bias
         return found
 
+    def stored_biases(self) -> dict[str, Tensor]:
+        """Return every bias vector by name as the file holds it, in its type."""
+        biases = self.biases().items()
+        return {name: bias.detach().to(self._bias_type(name)) for name, bias in biases}
+
+    def _bias_type(self, name: str) -> torch.dtype:
+        halved = name == "output.bias" and self.config.output_bias == "float16"
+        return torch.float16 if halved else torch.float32
+
     def leaves(self) -> dict[str, LinearOp]:
         """Return every matrix that is not made of others by name, a tied one once."""
         return {
@@ -183,9 +192,9 @@ class LanguageModel(nn.Module):
                 setattr(holder, attribute, op)
 
     def replace_bias(self, name: str, bias: Tensor) -> None:
-        """Put float32 `bias` in the place of the bias vector `name`."""
+        """Put float `bias` in the place of the bias vector `name`, as the file can hold it."""
         holder, attribute = self._place(name)
-        setattr(holder, attribute, nn.Parameter(bias))
+        setattr(holder, attribute, nn.Parameter(bias.to(self._bias_type(name)).float()))
 
     def _place(self, name: str) -> tuple[nn.Module, str]:
         """Return the module and the attribute that hold the weight or bias `name`."""
@@ -201,6 +210,8 @@ class LanguageModel(nn.Module):
         """Round trained parameters to what the file can hold."""
         for op in self.weights().values():
             op.settle()
+        with torch.no_grad():
+            self.output.bias.copy_(self.stored_biases()["output.bias"])
 
     def clone(self) -> LanguageModel:
         """Return an independent copy."""

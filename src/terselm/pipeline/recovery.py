@@ -94,8 +94,6 @@ def _values(settings: RecoverySettings, seed: int) -> dict[str, Any]:
         "window": settings.window,
         "dropout": settings.dropout,
         **settings.regularization,
-        # From trained weights on it is as good, and faster.
-        "precision": "auto",
         "seed": seed,
         "distillation_weight": settings.distillation,
         "distillation_temperature": settings.temperature,

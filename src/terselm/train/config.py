@@ -96,8 +96,7 @@ class TrainingConfig(BaseModel):
         Seconds of training and validation, those before a resume included.
     precision : {"auto", "float32", "bfloat16"}
         Of the products; auto: bfloat16 where the processor multiplies it natively (see
-        `train.precision`), half as fast again or more, but some trainings from random weights
-        come off worse with it.
+        `train.precision`), up to twice as fast.
     seed : int
         Of dropout and window lengths. The initial weights are the caller's.
     checkpoint_every : float
@@ -143,7 +142,7 @@ class TrainingConfig(BaseModel):
     early_stopping: Annotated[int, Field(ge=1)] | None = None
     keep: Keep = "best"
     time_limit: Positive | None = None
-    precision: Precision = "float32"
+    precision: Precision = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     checkpoint_every: NotNegative = 120.0
     distillation_weight: Annotated[float, Field(ge=0, le=1)] = 0.5
