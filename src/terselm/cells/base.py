@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from terselm.cells.dropout import dropout
+from terselm.cells.products import product_type
 from terselm.linear.base import LinearOp
 from terselm.linear.dense import Dense
 from terselm.registry import Registry
@@ -189,12 +190,8 @@ def run_fused(
     training : bool
         Whether cuDNN keeps what the backward pass needs.
     """
-    everything = list(weights)
-    device = xs.device.type
-    if torch.is_autocast_enabled(device):
-        # torch leaves some kernels out of autocast, and these do not take mixed types.
-        dtype = torch.get_autocast_dtype(device)
-        xs = xs.to(dtype)
-        everything = [weight.to(dtype) for weight in everything]
-        state = state.to(dtype) if isinstance(state, Tensor) else [h.to(dtype) for h in state]
-    return kernel(xs, state, everything, True, 1, 0.0, training, False, False)
+    # torch leaves some kernels out of autocast, and these do not take mixed types.
+    dtype = product_type(xs)
+    everything = [weight.to(dtype) for weight in weights]
+    state = state.to(dtype) if isinstance(state, Tensor) else [h.to(dtype) for h in state]
+    return kernel(xs.to(dtype), state, everything, True, 1, 0.0, training, False, False)

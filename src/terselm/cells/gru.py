@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from terselm.cells.base import CELLS, CellSizes, RecurrentCell, State, UnitGroups, run_fused
+from terselm.cells.gru_training import train_sequence
 
 
 @CELLS.register("gru")
@@ -41,14 +42,17 @@ class GRU(RecurrentCell):
     def sequence(
         self, xs: Tensor, state: State, recurrent_dropout: float = 0.0
     ) -> tuple[Tensor, State]:
-        """Run over a sequence with torch's fused kernel; see `RecurrentCell.sequence`."""
+        """Run over a sequence, with torch's kernel where it is the better one.
+
+        See `RecurrentCell.sequence` and `cells.gru_training`.
+        """
+        weight_ih = self.weight_ih.dense()
+        weight_hh = self.dropped_recurrent_weight(recurrent_dropout)
+        if torch.is_grad_enabled() and xs.device.type == "cpu":
+            outputs = train_sequence(xs, state[0], weight_ih, weight_hh, self.bias, self.bias_hn)
+            return outputs, (outputs[-1],)
         zeros = self.bias.new_zeros(2 * self.hidden_size)
-        weights = [
-            self.weight_ih.dense(),
-            self.dropped_recurrent_weight(recurrent_dropout),
-            self.bias,
-            torch.cat([zeros, self.bias_hn]),
-        ]
+        weights = [weight_ih, weight_hh, self.bias, torch.cat([zeros, self.bias_hn])]
         outputs, last = run_fused(torch.gru, xs, state[0].unsqueeze(0), weights, self.training)
         return outputs, (last[0],)
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from terselm.cells.products import product_type
+
 
 def train_sequence(
     xs: Tensor,
@@ -41,10 +43,7 @@ def train_sequence(
     state : (Tensor, Tensor)
         After the last step.
     """
-    products = xs.dtype
-    if torch.is_autocast_enabled(xs.device.type):
-        products = torch.get_autocast_dtype(xs.device.type)
-    outputs, cell = _TrainSequence.apply(products, xs, *state, *weights, weight_hr)
+    outputs, cell = _TrainSequence.apply(product_type(xs), xs, *state, *weights, weight_hr)
     return outputs, (outputs[-1], cell)
 
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from terselm.cells.products import product_type
+
 ROWS = 16
 """Scores of so many tokens are worked on at once: 10,000 words each stay in a core's cache."""
 
@@ -60,9 +62,7 @@ def softmax_loss(
     nll : Tensor
         Scalar, in nats, not differentiable.
     """
-    products = features.dtype
-    if torch.is_autocast_enabled(features.device.type):
-        products = torch.get_autocast_dtype(features.device.type)
+    products = product_type(features)
     loss, nll = _SoftmaxLoss.apply(products, features, weight, bias, targets, lesson)
     return loss, nll
 

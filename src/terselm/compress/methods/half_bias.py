@@ -40,9 +40,7 @@ class HalfBias(ModelMethod):
         """
         greatest = float(model.output.bias.detach().abs().max())
         if greatest > LARGEST:
-            raise UsageError(
-                f"a bias of {greatest:g} is beyond float16; leave it out"
-            )
+            raise UsageError(f"a bias of {greatest:g} is beyond float16; leave it out")
         model.config = model.config.model_copy(update={"output_bias": "float16"})
         model.replace_bias("output.bias", model.output.bias.detach())
         return model
