@@ -15,7 +15,7 @@ from typing import Any
 from terselm.experiments.experiment import key_of
 from terselm.experiments.picture import draw
 from terselm.experiments.suite import load_suite
-from terselm.experiments.table import Row, frontier_markdown, markdown, rows_of
+from terselm.experiments.table import Row, frontier_markdown, markdown, rows_of, steps_markdown
 from terselm.files import write_bytes
 from terselm.report.plots import FrontierPoint
 from terselm.report.results_plot import Series
@@ -73,6 +73,12 @@ Least perplexity within a budget of true bytes: mean and sample standard deviati
 bytes of the largest of their files.
 """
 
+STEPS = """### Steps on the way
+
+Each is an experiment file; those that did not help are here too. Validation text, by which the
+steps were chosen.
+"""
+
 
 def results_in(folder: Path, suite: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the results whose experiment is still the one in the suite, by label."""
@@ -109,6 +115,7 @@ def main() -> None:
         frontier = rows_in("frontier")
         rows += [row for row in frontier if row.budget is not None]
         text += [FRONTIER, frontier_markdown(frontier), machines(frontier), ""]
+        text += [STEPS, steps_markdown(frontier)]
     text += [PAPER, markdown(paper), machines(paper)]
     pictures = draw(rows, RESULTS / "results", "Perplexity on PTB test against size", others)
     if pictures:

@@ -93,6 +93,18 @@ def test_the_key_follows_what_the_model_depends_on():
     assert key_of("small", 0, suite) != key_of("small", 0, changed)
 
 
+def test_one_run_of_a_teacher_may_teach_every_seed():
+    suite = suite_of()
+    student = {"title": "student", "train": TRAIN, "teacher": "dense"}
+    suite["alike"] = Experiment(**student)
+    suite["fixed"] = Experiment(**student, teacher_seed=2)
+    assert suite["alike"].needed_runs(5) == {"teacher": ("dense", 5)}
+    assert suite["fixed"].needed_runs(5) == {"teacher": ("dense", 2)}
+    assert key_of("fixed", 5, suite) != key_of("alike", 5, suite)
+    with pytest.raises(ValueError, match="teacher_seed"):
+        Experiment(title="none", train=TRAIN, teacher_seed=2)
+
+
 def test_the_key_does_not_follow_titles_and_marks():
     suite = suite_of()
     values = {**suite["dense"].model_dump(), "title": "another", "note": "read this"}

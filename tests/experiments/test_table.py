@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from terselm.experiments.experiment import Budget, Experiment, Published
-from terselm.experiments.table import Row, frontier_markdown, markdown, rows_of
+from terselm.experiments.table import Row, frontier_markdown, markdown, rows_of, steps_markdown
 from tests.experiments.conftest import TRAIN
 
 PAPER = Published(where="Table 1", row=2, megabytes=1.0, parameters=250_000, perplexity=100.0)
@@ -25,7 +25,9 @@ def run(test: float, size: int = 900_000, seed: int = 0) -> dict[str, Any]:
 
 
 def row(*runs: dict[str, Any], budget: Budget | None = None) -> Row:
-    return Row("mine", "Mine", None if budget else PAPER, budget, None, runs)
+    published = None if budget else PAPER
+    experiment = Experiment(title="Mine", train=TRAIN, published=published, budget=budget)
+    return Row("mine", experiment, runs)
 
 
 @pytest.mark.parametrize(
@@ -102,3 +104,20 @@ def test_rows_of_ones_own_without_published_figures_are_shown():
     suite = {"mine": Experiment(title="My own", train=TRAIN)}
     text = markdown(rows_of(suite, ["mine"], {"mine": run(90.0)}))
     assert "My own" in text and "90.00" in text and "| run |" in text
+
+
+def test_the_steps_show_where_they_come_from_and_only_validation():
+    suite = {
+        "dense": Experiment(title="Dense", train=TRAIN),
+        "small": Experiment(
+            title="Small",
+            start="dense",
+            teacher="dense",
+            compress=[{"method": "quantize", "bits": 4}],
+        ),
+    }
+    text = steps_markdown(rows_of(suite, list(suite), {"small": run(90.0)}))
+    dense, small = text.splitlines()[2:]
+    assert "random weights" in dense and "not run" in dense
+    assert "| `dense` | `dense` |" in small and "93.00" in small and "90.00" not in text
+    assert len({line.count("|") for line in text.splitlines()}) == 1

@@ -80,6 +80,8 @@ class Experiment(BaseModel):
         In the place of `train`: the experiment whose model is taken.
     teacher : str or None
         The experiment whose model teaches, in `train` and in steps that distil.
+    teacher_seed : int or None
+        Which of its runs, for all seeds; None: that of the same seed.
     compress : list of dict
         Steps of a recipe.
     data : str or None
@@ -98,6 +100,7 @@ class Experiment(BaseModel):
     train: dict[str, Any] | None = None
     start: str | None = None
     teacher: str | None = None
+    teacher_seed: Seed | None = None
     compress: list[dict[str, Any]] = []
     data: str | None = None
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
@@ -113,6 +116,8 @@ class Experiment(BaseModel):
             raise ValueError("start without compress makes nothing new")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("a seed is there twice")
+        if self.teacher_seed is not None and self.teacher is None:
+            raise ValueError("teacher_seed without a teacher says nothing")
         if self.train is not None and "seed" in self.train:
             raise ValueError("the seed of train comes from seeds")
         return self
@@ -121,10 +126,22 @@ class Experiment(BaseModel):
         """Return the experiments that must be run before this one."""
         return [name for name in (self.start, self.teacher) if name is not None]
 
+    def needed_runs(self, seed: int) -> dict[str, tuple[str, int]]:
+        """Return name and seed of the runs whose models a run takes, as "start" and "teacher"."""
+        found = {}
+        if self.start is not None:
+            found["start"] = (self.start, seed)
+        if self.teacher is not None:
+            taught = seed if self.teacher_seed is None else self.teacher_seed
+            found["teacher"] = (self.teacher, taught)
+        return found
+
     def content(self) -> dict[str, Any]:
         """Return what the model depends on, as JSON values."""
         values = self.model_dump(mode="json")
-        return {name: value for name, value in values.items() if name not in UNHASHED}
+        # Experiments from before there was this field keep their keys.
+        skipped = UNHASHED if self.teacher_seed is not None else (*UNHASHED, "teacher_seed")
+        return {name: value for name, value in values.items() if name not in skipped}
 
 
 def load_experiment(path: Path) -> Experiment:
@@ -159,6 +176,6 @@ def key_of(name: str, seed: int, suite: Mapping[str, Experiment]) -> str:
     Titles, published figures and notes are not among it.
     """
     experiment = suite[name]
-    needed = [key_of(other, seed, suite) for other in experiment.needs()]
+    needed = [key_of(*run, suite) for run in experiment.needed_runs(seed).values()]
     text = json.dumps([experiment.content(), seed, needed], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

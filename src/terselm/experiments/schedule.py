@@ -143,24 +143,22 @@ def _runs(plan: Plan) -> list[tuple[str, int]]:
     seeds: dict[str, dict[int, None]] = {name: {} for name in plan.rows}
     for name in reversed(plan.rows):
         seeds[name] |= dict.fromkeys(plan.suite[name].seeds)
-        for other in plan.suite[name].needs():
-            seeds[other] |= seeds[name]
+        for seed in seeds[name]:
+            for other, needed in plan.suite[name].needed_runs(seed).values():
+                seeds[other][needed] = None
     return [(name, seed) for name in plan.rows for seed in sorted(seeds[name])]
 
 
 def _ready(plan: Plan, name: str, seed: int, progress: Progress) -> Order | str | None:
     """Return the order, or why it will never be one, or None if what it needs is not done yet."""
     experiment = plan.suite[name]
-    for other in experiment.needs():
-        label = label_of(other, seed)
+    needed = {role: label_of(*run) for role, run in experiment.needed_runs(seed).items()}
+    for label in needed.values():
         if label in progress.failed:
             return f"since {label} failed"
         if label not in progress.done:
             return None
-
-    def model_of(other: str | None) -> Path | None:
-        return None if other is None else model_file(plan.folder, label_of(other, seed))
-
+    models = {role: model_file(plan.folder, label) for role, label in needed.items()}
     cores = len(os.sched_getaffinity(0))
     return Order(
         name=name,
@@ -171,8 +169,8 @@ def _ready(plan: Plan, name: str, seed: int, progress: Progress) -> Order | str 
         data=experiment.data or plan.data,
         device=plan.device,
         threads=max(1, cores // plan.jobs),
-        start=model_of(experiment.start),
-        teacher=model_of(experiment.teacher),
+        start=models.get("start"),
+        teacher=models.get("teacher"),
     )
 
 

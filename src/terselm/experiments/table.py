@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from terselm.experiments.experiment import Budget, Published
+from terselm.experiments.experiment import Budget, Experiment, Published
 from terselm.experiments.suite import Suite
 from terselm.experiments.work import label_of
 
@@ -24,25 +24,40 @@ class Row:
 
     Attributes
     ----------
-    name, title : str
-    published : Published or None
-    budget : Budget or None
-    note : str or None
+    name : str
+    experiment : Experiment
     runs : sequence of mapping
         Results, one a seed; empty where it was not run.
     """
 
     name: str
-    title: str
-    published: Published | None
-    budget: Budget | None
-    note: str | None
+    experiment: Experiment
     runs: Sequence[Mapping[str, Any]]
+
+    @property
+    def title(self) -> str:
+        """What the row is called."""
+        return self.experiment.title
+
+    @property
+    def published(self) -> Published | None:
+        """What others printed."""
+        return self.experiment.published
+
+    @property
+    def budget(self) -> Budget | None:
+        """What the model is to keep."""
+        return self.experiment.budget
 
     @property
     def bytes(self) -> int | None:
         """Of the largest file of the seeds."""
         return max((run["bytes"] for run in self.runs), default=None)
+
+    @property
+    def parameters(self) -> int | None:
+        """Numbers that the model has."""
+        return self.runs[0]["parameters"] if self.runs else None
 
     def perplexity(self, split: str) -> float | None:
         """Return the mean over the seeds."""
@@ -89,16 +104,7 @@ def rows_of(suite: Suite, names: Sequence[str], results: Results) -> list[Row]:
         experiment = suite[name]
         labels = [label_of(name, seed) for seed in experiment.seeds]
         runs = [results[label] for label in labels if label in results]
-        found.append(
-            Row(
-                name,
-                experiment.title,
-                experiment.published,
-                experiment.budget,
-                experiment.note,
-                runs,
-            )
-        )
+        found.append(Row(name, experiment, runs))
     return sorted(found, key=_place)
 
 
@@ -118,8 +124,8 @@ def markdown(rows: Sequence[Row]) -> str:
     notes = []
     for row in [row for row in rows if row.published is not None] or rows:
         mark = ""
-        if row.note is not None:
-            notes.append(row.note)
+        if row.experiment.note is not None:
+            notes.append(row.experiment.note)
             mark = f" [{len(notes)}]"
         where = "" if row.published is None else row.published.where
         lines.append(f"| {' | '.join((where, f'{row.title}{mark}', *_cells(row)))} |")
@@ -152,15 +158,39 @@ def frontier_markdown(rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def steps_markdown(rows: Sequence[Row]) -> str:
+    """Return the table of every step on the way: what it was made from, and what it gave.
+
+    Validation text alone: it is what steps are chosen by.
+    """
+    lines = [
+        "| step | | from | taught by | bytes | params | seeds | valid ppl |",
+        "|---|---|---|---|--:|--:|--:|--:|",
+    ]
+    for row in rows:
+        experiment = row.experiment
+        cells = (
+            f"`{row.name}`",
+            row.title,
+            f"`{experiment.start}`" if experiment.start else "random weights",
+            f"`{experiment.teacher}`" if experiment.teacher else "",
+            _number(row.bytes, ",d"),
+            _millions(row.parameters),
+            str(len(row.runs)),
+            _with_spread(row, "valid") if row.runs else NOT_RUN,
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def _cells(row: Row) -> tuple[str, ...]:
     published = row.published or Published(where="")
-    parameters = row.runs[0]["parameters"] if row.runs else None
     return (
         _number(published.megabytes, "g"),
         _millions(published.parameters),
         _number(published.perplexity, ".2f"),
         _number(row.bytes, ",d"),
-        _millions(parameters),
+        _millions(row.parameters),
         _with_spread(row, "valid"),
         _with_spread(row, "test"),
         _number(row.microseconds, ".0f"),
