@@ -112,7 +112,7 @@ def run_all(plan: Plan, remark: Callable[[str], None]) -> Progress:
                     progress.failed[label_of(name, seed)] = ready
                     remark(f"{label_of(name, seed)}: not run, {ready}")
                     continue
-                running[pool.submit(_perform_logged, ready)] = ready
+                running[pool.submit(_perform_logged, ready, os.getpid())] = ready
                 remark(f"{ready.label}: begun, log in {_log(ready)}")
             if running:
                 ended, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -197,7 +197,7 @@ def _log(order: Order) -> Path:
     return order.folder / "logs" / f"{order.label}.log"
 
 
-def _perform_logged(order: Order) -> dict[str, Any]:
+def _perform_logged(order: Order, parent: int) -> dict[str, Any]:
     """Do a run with its progress in a log file; runs in a process of its own."""
     with (
         _log(order).open("a", encoding="utf-8", buffering=1) as log,
@@ -207,7 +207,7 @@ def _perform_logged(order: Order) -> dict[str, Any]:
         # Training and compression print through sys.stderr of the moment, rich among them.
         assert sys.stderr is log
         warnings.filterwarnings("ignore", message=UNFUSED)
-        threading.Thread(target=_stop_with, args=(os.getppid(),), daemon=True).start()
+        threading.Thread(target=_stop_with, args=(parent,), daemon=True).start()
         return perform(order)
 
 
