@@ -165,3 +165,9 @@ def test_as_many_at_once_as_fit():
     assert 1 <= jobs_that_fit([small] * 99, "cpu") <= cores
     huge = Experiment(title="huge", train={**TRAIN, "hidden": 1_000_000})
     assert jobs_that_fit([small, huge], "cpu") == 1
+
+
+def test_a_run_whose_parent_went_before_it_began_stops_at_once():
+    code = "from terselm.experiments.schedule import _stop_with; _stop_with(2**22 + 1)"
+    done = subprocess.run([sys.executable, "-c", code], timeout=60, check=False)
+    assert done.returncode == -signal.SIGTERM
