@@ -73,6 +73,14 @@ Least perplexity within a budget of true bytes: mean and sample standard deviati
 bytes of the largest of their files.
 """
 
+ENTROPY = """### What a coder could still take out
+
+A part's entropy is that of its symbols taken alone (codes by matrix, scales as 16-bit numbers, the
+rest byte by byte). The words are front-coded already. Nothing of this is done to the files: a file
+that is read in place, by a program with a megabyte of memory, is worth more than its last 7 %
+(`benchmarks/entropy_check.py`).
+"""
+
 STEPS = """### Steps on the way
 
 Each is an experiment file; those that did not help are here too. Validation text, by which the
@@ -116,6 +124,9 @@ def main() -> None:
         rows += [row for row in frontier if row.budget is not None]
         text += [FRONTIER, frontier_markdown(frontier), machines(frontier), ""]
         text += [STEPS, steps_markdown(frontier)]
+        entropy = RESULTS / "entropy.md"
+        if entropy.exists():
+            text += [ENTROPY, entropy.read_text()]
     text += [PAPER, markdown(paper), machines(paper)]
     pictures = draw(rows, RESULTS / "results", "Perplexity on PTB test against size", others)
     if pictures:

@@ -121,3 +121,11 @@ def test_the_steps_show_where_they_come_from_and_only_validation():
     assert "random weights" in dense and "not run" in dense
     assert "| `dense` | `dense` |" in small and "93.00" in small and "90.00" not in text
     assert len({line.count("|") for line in text.splitlines()}) == 1
+
+
+def test_seeds_still_to_come_are_said():
+    budget = Budget(megabytes=1, mark=95)
+    suite = {"small": Experiment(title="Small", train=TRAIN, budget=budget, seeds=[0, 1, 2])}
+    rows = rows_of(suite, ["small"], {"small": run(90.0)})
+    assert "| 1 of 3 |" in frontier_markdown(rows) and "| 1 of 3 |" in steps_markdown(rows)
+    assert "| 0 |" in frontier_markdown(rows_of(suite, ["small"], {}))

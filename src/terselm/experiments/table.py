@@ -146,7 +146,7 @@ def frontier_markdown(rows: Sequence[Row]) -> str:
             f"≤ {row.budget.megabytes:g} MB",
             row.title,
             _number(row.bytes, ",d"),
-            str(len(row.runs)),
+            _seeds(row),
             _with_spread(row, "valid"),
             _with_spread(row, "test"),
             f"{row.budget.mark:g}",
@@ -176,7 +176,7 @@ def steps_markdown(rows: Sequence[Row]) -> str:
             f"`{experiment.teacher}`" if experiment.teacher else "",
             _number(row.bytes, ",d"),
             _millions(row.parameters),
-            str(len(row.runs)),
+            _seeds(row),
             _with_spread(row, "valid") if row.runs else NOT_RUN,
         )
         lines.append(f"| {' | '.join(cells)} |")
@@ -196,6 +196,12 @@ def _cells(row: Row) -> tuple[str, ...]:
         _number(row.microseconds, ".0f"),
         row.verdict(),
     )
+
+
+def _seeds(row: Row) -> str:
+    """Return how many seeds were run, and of how many where some are still to come."""
+    run, wanted = len(row.runs), len(row.experiment.seeds)
+    return str(run) if run in (0, wanted) else f"{run} of {wanted}"
 
 
 def _with_spread(row: Row, split: str) -> str:
