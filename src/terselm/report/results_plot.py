@@ -97,5 +97,8 @@ def _draw(series: Sequence[Series], title: str) -> Figure:
                 zorder=2,
             )
     dress_axes(axes, title)
-    axes.legend(frameon=False, loc="upper right", fontsize=9)
+    # Below the axes, where no point can lie.
+    axes.legend(
+        frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=4, fontsize=9
+    )
     return figure
