@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from terselm.cells.lstm_training import train_sequence
+from terselm.cells.lstm_training import SMALL, is_better, train_sequence
 
 STEPS, BATCH, INPUT, HIDDEN, OUTPUT = 5, 2, 3, 4, 2
 
@@ -100,3 +100,14 @@ def test_bfloat16_is_near_float64(projected: bool):
         assert one.grad is not None and other.grad is not None
         assert one.grad.dtype == torch.float32
         assert (one.grad - other.grad).norm() < 0.03 * other.grad.norm()
+
+
+def test_where_it_is_preferred_to_torchs_kernel():
+    xs = torch.zeros(1, 1, 1)
+    assert is_better(xs, SMALL, projected=False)
+    assert not is_better(xs, SMALL - 1, projected=False)
+    assert is_better(xs, 8, projected=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert is_better(xs, 8, projected=False)
+    with torch.no_grad():
+        assert not is_better(xs, SMALL, projected=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from terselm.cells.base import CELLS, CellSizes, RecurrentCell, State, UnitGroups, run_fused
-from terselm.cells.lstm_training import train_sequence
+from terselm.cells.lstm_training import is_better, train_sequence
 from terselm.linear.base import LinearOp
 from terselm.linear.dense import Dense
 
@@ -62,7 +62,7 @@ class LSTM(RecurrentCell):
         weight_hh = self.dropped_recurrent_weight(recurrent_dropout)
         weight_hr = None if self.weight_hr is None else self.weight_hr.dense()
         output, cell = state
-        if torch.is_grad_enabled() and xs.device.type == "cpu":
+        if is_better(xs, self.hidden_size, self.weight_hr is not None):
             kept = (weight_ih, weight_hh, self.bias)
             return train_sequence(xs, (output, cell), kept, weight_hr)
         weights = [weight_ih, weight_hh, self.bias, torch.zeros_like(self.bias)]

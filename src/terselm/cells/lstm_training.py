@@ -10,6 +10,26 @@ from torch.autograd.function import once_differentiable
 
 from terselm.cells.products import product_type
 
+SMALL = 400
+"""Hidden units below which torch's kernel is the faster one, in float32."""
+
+
+def is_better(xs: Tensor, hidden: int, projected: bool) -> bool:
+    """Return whether `train_sequence` should be preferred to torch's kernel.
+
+    Parameters
+    ----------
+    xs : Tensor
+        The input.
+    hidden : int
+        Hidden units.
+    projected : bool
+        Whether the layer has a projection.
+    """
+    if not torch.is_grad_enabled() or xs.device.type != "cpu":
+        return False
+    return projected or hidden >= SMALL or product_type(xs) == torch.bfloat16
+
 
 def train_sequence(
     xs: Tensor,
@@ -75,19 +95,7 @@ class _TrainSequence(torch.autograd.Function):
             outputs = torch.empty(time + 1, *output.shape, dtype=products)  # [T + 1, B, P]
             outputs[0] = output
             raw = None if project is None else torch.empty(time, batch, hidden, dtype=products)
-            for step in range(time):
-                now = gates[step].add_(outputs[step] @ recurrent.t())
-                now[:, : 2 * hidden].sigmoid_()
-                now[:, 2 * hidden : 3 * hidden].tanh_()
-                now[:, 3 * hidden :].sigmoid_()
-                i, f, g, o = now.chunk(4, dim=1)
-                torch.mul(f, cells[step], out=cells[step + 1]).addcmul_(i, g)
-                value = cells[step + 1].tanh().mul_(o)
-                if project is None or raw is None:
-                    outputs[step + 1] = value
-                else:
-                    raw[step] = value
-                    torch.mm(raw[step], project.t(), out=outputs[step + 1])
+            _steps(gates, cells, outputs, recurrent.t(), raw, project)
         ctx.save_for_backward(inputs, outputs, cells, gates, raw, weight_ih, weight_hh, weight_hr)
         ctx.kinds = [each.dtype for each in (xs, output, cell)]
         return outputs[1:].to(xs.dtype), cells[-1].to(cell.dtype)
@@ -115,18 +123,22 @@ class _TrainSequence(torch.autograd.Function):
         of_raw = None if raw is None else torch.empty(time, *outputs.shape[1:], dtype=products)
         of_outputs, of_cell = gradients[0].to(wide), gradients[1].to(wide, copy=True)
         back = torch.zeros_like(outputs[0], dtype=wide)
-        for step in reversed(range(time)):
-            of_output = of_outputs[step] + back
+        by_cell, by_output = slopes[:, :, :3].unbind(0), slopes[:, :, 3].unbind(0)
+        every_cell = of_cell.unsqueeze(1)
+        views = zip(
+            of_outputs, through, f, by_cell, by_output, slopes.flatten(2), of_sums, strict=True
+        )
+        for step, now in reversed(list(enumerate(views))):
+            given, passed, forget, inner, outer, slope, sums = now
+            of_output = given + back
             if project is not None and of_raw is not None:
                 of_raw[step] = of_output
                 of_output = (of_raw[step] @ project).to(wide)
-            of_cell.addcmul_(of_output, through[step])
-            now = slopes[step]
-            now[:, :3].mul_(of_cell.unsqueeze(1))
-            now[:, 3].mul_(of_output)
-            of_cell.mul_(f[step])
-            of_sums[step] = now.flatten(1)
-            back = (of_sums[step] @ recurrent).to(wide)
+            of_cell.addcmul_(of_output, passed)
+            inner.mul_(every_cell)
+            outer.mul_(of_output)
+            of_cell.mul_(forget)
+            back = (sums.copy_(slope) @ recurrent).to(wide)
 
         every = of_sums.flatten(0, 1)  # [T B, 4 H]
         needs = ctx.needs_input_grad
@@ -146,3 +158,54 @@ class _TrainSequence(torch.autograd.Function):
             slopes.sum((0, 1)).flatten().to(weight_ih.dtype),
             of_hr,
         )
+
+
+def _steps(
+    gates: Tensor,
+    cells: Tensor,
+    outputs: Tensor,
+    recurrent: Tensor,
+    raw: Tensor | None,
+    project: Tensor | None,
+) -> None:
+    """Run the steps: fill in what follows the first of cells and outputs.
+
+    Views are made for all steps at once: one at a time they take as long as the arithmetic.
+
+    Parameters
+    ----------
+    gates : Tensor
+        [T, B, 4 H], the input's part of the sums; the gates themselves afterwards.
+    cells, outputs : Tensor
+        [T + 1, B, H] and [T + 1, B, P].
+    recurrent : Tensor
+        [P, 4 H].
+    raw, project : Tensor or None
+        With a projection: [T, B, H], the outputs before it, and [P, H].
+    """
+    hidden = cells.shape[2]
+    views = zip(
+        gates,
+        gates[:, :, : 2 * hidden].unbind(0),
+        gates[:, :, 2 * hidden : 3 * hidden].unbind(0),
+        gates[:, :, 3 * hidden :].unbind(0),
+        gates[:, :, :hidden].unbind(0),
+        gates[:, :, hidden : 2 * hidden].unbind(0),
+        cells[1:],
+        outputs[1:],
+        strict=True,
+    )
+    cell, output = cells[0], outputs[0]
+    for step, (sums, i_and_f, g, o, i, f, next_cell, next_output) in enumerate(views):
+        sums.add_((output @ recurrent).to(sums.dtype))
+        i_and_f.sigmoid_()
+        g.tanh_()
+        o.sigmoid_()
+        torch.mul(f, cell, out=next_cell).addcmul_(i, g)
+        value = next_cell.tanh().mul_(o)
+        cell, output = next_cell, next_output
+        if project is None or raw is None:
+            output.copy_(value)
+        else:
+            raw[step] = value
+            torch.mm(raw[step], project.t(), out=output)

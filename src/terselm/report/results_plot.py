@@ -98,7 +98,5 @@ def _draw(series: Sequence[Series], title: str) -> Figure:
             )
     dress_axes(axes, title)
     # Below the axes, where no point can lie.
-    axes.legend(
-        frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=4, fontsize=9
-    )
+    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=4, fontsize=9)
     return figure
