@@ -113,6 +113,17 @@ def test_only_some_rows_and_the_table_alone(tmp_path: Path, corpus: Path, write_
     assert unknown.returncode == 2 and "did you mean 'dense'" in unknown.stderr
 
 
+def test_only_some_seeds(tmp_path: Path, corpus: Path, write_suite: WriteSuite):
+    folder, out = write_suite(SUITE), tmp_path / "out"
+    done = reproduce(folder, out, corpus, "--rows", "taught", "--seeds", "1")
+    assert done.returncode == 0, done.stderr
+    # And what they need, with the seed that they need it with.
+    assert set(results(out)) == {"dense-seed-1", "taught-seed-1"}
+    for seeds, words in (("1,7", "no row has seed 7; they have 0, 1"), ("one", "not 'one'")):
+        wrong = reproduce(folder, out, corpus, "--seeds", seeds)
+        assert wrong.returncode == 2 and words in wrong.stderr
+
+
 def test_an_interrupted_run_goes_on(tmp_path: Path, corpus: Path, write_suite: WriteSuite):
     long = {"train": {**TRAIN, "epochs": 60}}
     folder, out = write_suite({"long": long}), tmp_path / "out"

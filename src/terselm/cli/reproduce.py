@@ -9,7 +9,7 @@ import typer
 
 from terselm.cli.options import Debug, Device, Json
 from terselm.cli.output import Output
-from terselm.errors import TerselmError
+from terselm.errors import TerselmError, UsageError
 
 if TYPE_CHECKING:
     from terselm.experiments.schedule import Plan
@@ -37,6 +37,10 @@ def reproduce(
             "--rows", help="Only these, with commas: lstm-200,gru-650.", show_default=False
         ),
     ] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option("--seeds", help="Only these, with commas: 0,2.", show_default=False),
+    ] = None,
     data: Annotated[str, typer.Option("--data", metavar="DIR|FILE|NAME", help="Text.")] = "ptb",
     device: Device = "auto",
     jobs: Annotated[
@@ -61,7 +65,7 @@ def reproduce(
     """
     from terselm.cli.loading import choose_device, prepare_folder
     from terselm.experiments.schedule import Plan, jobs_that_fit, run_all, stored_results
-    from terselm.experiments.suite import chosen_rows, find_suite, load_suite
+    from terselm.experiments.suite import chosen_rows, chosen_seeds, find_suite, load_suite
 
     output = Output(json)
     found = load_suite(find_suite(suite))
@@ -69,7 +73,8 @@ def reproduce(
     where = choose_device(device)
     prepare_folder(out)
     at_once = jobs or jobs_that_fit([found[name] for name in names], where)
-    plan = Plan(found, names, out, data, where, at_once)
+    some = chosen_seeds(found, names, _numbers(seeds)) if seeds else None
+    plan = Plan(found, names, out, data, where, at_once, some)
     failed: dict[str, str] = {}
     if not table_only:
         failed = run_all(plan, output.remark).failed
@@ -79,6 +84,13 @@ def reproduce(
     if failed:
         listed = "; ".join(f"{label}: {why}" for label, why in failed.items())
         raise TerselmError(f"{len(failed)} runs failed: {listed}")
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--seeds: expected numbers with commas, not {text!r}") from None
 
 
 def _write(plan: Plan, results: dict[str, dict[str, object]], output: Output) -> None:

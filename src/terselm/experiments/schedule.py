@@ -47,6 +47,8 @@ class Plan:
     device : {"cpu", "cuda"}
     jobs : int
         Runs at once.
+    seeds : frozenset of int or None
+        Of the rows' seeds only these, and those that they need models of; None: all.
     """
 
     suite: Suite
@@ -55,6 +57,7 @@ class Plan:
     data: str
     device: str
     jobs: int
+    seeds: frozenset[int] | None = None
 
 
 @dataclass
@@ -142,7 +145,8 @@ def _runs(plan: Plan) -> list[tuple[str, int]]:
     """Return name and seed of every run; those that others need get the seeds of those too."""
     seeds: dict[str, dict[int, None]] = {name: {} for name in plan.rows}
     for name in reversed(plan.rows):
-        seeds[name] |= dict.fromkeys(plan.suite[name].seeds)
+        own = plan.suite[name].seeds
+        seeds[name] |= dict.fromkeys(s for s in own if plan.seeds is None or s in plan.seeds)
         for seed in seeds[name]:
             for other, needed in plan.suite[name].needed_runs(seed).values():
                 seeds[other][needed] = None

@@ -68,6 +68,22 @@ def load_suite(folder: Path) -> dict[str, Experiment]:
         raise UsageError(f"{folder}: experiments need each other: {error.args[1]}") from None
 
 
+def chosen_seeds(suite: Suite, rows: Sequence[str], seeds: Sequence[int]) -> frozenset[int]:
+    """Return the seeds asked for.
+
+    Raises
+    ------
+    UsageError
+        If no row has one of them.
+    """
+    known = {seed for name in rows for seed in suite[name].seeds}
+    for seed in seeds:
+        if seed not in known:
+            listed = ", ".join(map(str, sorted(known)))
+            raise UsageError(f"--seeds: no row has seed {seed}; they have {listed}")
+    return frozenset(seeds)
+
+
 def chosen_rows(suite: Suite, rows: Sequence[str]) -> list[str]:
     """Return the rows to run: those asked for, or all, and what they need, in order.
 
