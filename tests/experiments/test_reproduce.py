@@ -178,6 +178,35 @@ def test_as_many_at_once_as_fit():
     assert jobs_that_fit([small, huge], "cpu") == 1
 
 
+def children(pid: int) -> dict[int, str]:
+    """The processes that this one began, with their command lines."""
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return {int(each): Path(f"/proc/{each}/cmdline").read_text() for each in found}
+
+
+def test_a_run_whose_process_is_killed_does_not_stop_the_others(
+    tmp_path: Path, corpus: Path, write_suite: WriteSuite
+):
+    long = {"train": {**TRAIN, "epochs": 10_000}}
+    folder, out = write_suite({"a-long": long, "short": {"train": TRAIN}}), tmp_path / "out"
+    command = [sys.executable, "-m", "terselm", "reproduce", str(folder), "--out", str(out)]
+    process = subprocess.Popen(
+        [*command, "--data", str(corpus), "--jobs", "1"], stderr=subprocess.PIPE, text=True
+    )
+    log = out / "logs" / "a-long.log"
+    deadline = time.monotonic() + 120
+    while not (log.exists() and "epoch 1/" in log.read_text()):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    for pid, line in children(process.pid).items():
+        if "spawn_main" in line:
+            os.kill(pid, signal.SIGKILL)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "a-long: failed: a process was killed" in said and "Traceback" not in said
+    assert set(results(out)) == {"short"}
+
+
 def test_a_run_whose_parent_went_before_it_began_stops_at_once():
     code = "from terselm.experiments.schedule import _stop_with; _stop_with(2**22 + 1)"
     done = subprocess.run([sys.executable, "-c", code], timeout=60, check=False)

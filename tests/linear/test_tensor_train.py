@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from terselm.errors import TerselmError
+from terselm.linear import tensor_train
 from terselm.linear.base import op_from_file
 from terselm.linear.dense import Dense
 from terselm.linear.tensor_train import TensorTrain
@@ -52,6 +53,22 @@ def test_neither_products_nor_rows_build_the_matrix(monkeypatch):
     monkeypatch.setattr(TensorTrain, "dense", lambda self: pytest.fail("built the matrix"))
     op(torch.randn(3, 17))
     op.rows(torch.arange(5))
+
+
+@pytest.mark.parametrize("count", [0, 1, 7])
+@pytest.mark.parametrize("most", [1, 200])
+def test_few_vectors_at_a_time_are_the_same(monkeypatch, count: int, most: int):
+    """What lies between two cores is large, so many vectors are taken some at a time."""
+    op, x = build(), torch.randn(count, 17)
+    with torch.no_grad():
+        whole = op(x)
+        chunks = []
+        monkeypatch.setattr(tensor_train, "LARGEST_BETWEEN", most)
+        chain = op._chain
+        monkeypatch.setattr(op, "_chain", lambda part: chunks.append(part) or chain(part))
+        torch.testing.assert_close(op(x), whole)
+    assert sum(len(part) for part in chunks) == count
+    assert max(len(part) for part in chunks) <= max(1, most // op._largest_between())
 
 
 def test_many_vectors_in_training_go_by_way_of_the_matrix(monkeypatch):
@@ -162,3 +179,13 @@ def test_a_chain_that_does_not_close_is_refused():
     cores = [Dense.initialize(3, 4), Dense.initialize(8, 6)]
     with pytest.raises(TerselmError, match=r"core1 is \[8, 6\], expected 3 columns"):
         TensorTrain(cores, (3, 4), (2, 3), (12, 6))
+
+
+def test_the_largest_between_is_what_cores_put_out():
+    op = build()
+    seen = [17]
+    for core in op.children_by_name().values():
+        core.register_forward_hook(lambda _, __, out: seen.append(out.numel()))
+    with torch.no_grad():
+        op(torch.randn(1, 17))
+    assert op._largest_between() == max(seen[1:])

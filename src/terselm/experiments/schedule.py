@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ BYTES_A_RUN = 1.5e9
 BYTES_A_PARAMETER = 24
 """Weights, gradients, two moments, the best weights and a copy."""
 USUAL_WORDS = 10_000
+KILLED = "a process was killed, most likely for want of memory; what was trained is kept"
 MOST_ON_A_GPU = 4
 
 
@@ -100,28 +102,66 @@ def run_all(plan: Plan, remark: Callable[[str], None]) -> Progress:
     progress.done.update(stored_results(plan))
     waiting = [run for run in _runs(plan) if label_of(*run) not in progress.done]
     (plan.folder / "logs").mkdir(parents=True, exist_ok=True)
+    while waiting:
+        # A process that was killed takes the pool along; the rest goes on in another one.
+        with contextlib.suppress(BrokenProcessPool):
+            _run_in_a_pool(plan, waiting, progress, remark)
+    return progress
+
+
+def _run_in_a_pool(
+    plan: Plan,
+    waiting: list[tuple[str, int]],
+    progress: Progress,
+    remark: Callable[[str], None],
+) -> None:
+    """Take runs from `waiting` until there are none.
+
+    Raises
+    ------
+    BrokenProcessPool
+        If a process was killed; its run, and those beside it, are noted as failed.
+    """
     running: dict[Future[dict[str, Any]], Order] = {}
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(plan.jobs, mp_context=context, max_tasks_per_child=1) as pool:
-        while waiting or running:
-            for name, seed in list(waiting):
-                if len(running) == plan.jobs:
-                    break
-                ready = _ready(plan, name, seed, progress)
-                if ready is None:
-                    continue
-                waiting.remove((name, seed))
-                if isinstance(ready, str):
-                    progress.failed[label_of(name, seed)] = ready
-                    remark(f"{label_of(name, seed)}: not run, {ready}")
-                    continue
-                running[pool.submit(_perform_logged, ready, os.getpid())] = ready
-                remark(f"{ready.label}: begun, log in {_log(ready)}")
-            if running:
-                ended, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in ended:
-                    _take(future, running.pop(future), progress, remark)
-    return progress
+        try:
+            while waiting or running:
+                _begin(pool, plan, waiting, running, progress, remark)
+                if running:
+                    ended, _ = wait(running, return_when=FIRST_COMPLETED)
+                    for future in ended:
+                        _take(future, running[future], progress, remark)
+                        del running[future]
+        except BrokenProcessPool:
+            for order in running.values():
+                progress.failed[order.label] = KILLED
+                remark(f"{order.label}: failed: {KILLED}")
+            raise
+
+
+def _begin(
+    pool: ProcessPoolExecutor,
+    plan: Plan,
+    waiting: list[tuple[str, int]],
+    running: dict[Future[dict[str, Any]], Order],
+    progress: Progress,
+    remark: Callable[[str], None],
+) -> None:
+    """Begin as many runs as are ready and fit."""
+    for name, seed in list(waiting):
+        if len(running) == plan.jobs:
+            return
+        ready = _ready(plan, name, seed, progress)
+        if ready is None:
+            continue
+        if isinstance(ready, str):
+            progress.failed[label_of(name, seed)] = ready
+            remark(f"{label_of(name, seed)}: not run, {ready}")
+        else:
+            running[pool.submit(_perform_logged, ready, os.getpid())] = ready
+            remark(f"{ready.label}: begun, log in {_log(ready)}")
+        waiting.remove((name, seed))
 
 
 def stored_results(plan: Plan) -> dict[str, dict[str, Any]]:

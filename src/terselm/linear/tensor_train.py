@@ -20,6 +20,10 @@ MAX_PADDING = 2
 """A padded side is at most this many times the side itself."""
 
 
+LARGEST_BETWEEN = 1 << 24
+"""Numbers between two cores for all vectors at once: 64 MiB; a rank is paid with these."""
+
+
 @FORMS.register("tensor_train")
 class TensorTrain(LinearOp):
     """W[i, j] = G₁[i₁, j₁] · G₂[i₂, j₂] ··· G_d[i_d, j_d], a product of small matrices.
@@ -101,6 +105,21 @@ class TensorTrain(LinearOp):
         vectors = x.reshape(-1, self.in_features)
         if torch.is_grad_enabled() and self._is_faster_dense(len(vectors)):
             return x @ self.dense().T
+        parts = vectors.split(max(1, LARGEST_BETWEEN // self._largest_between()))
+        result = torch.cat([self._chain(part) for part in parts])
+        return result.reshape(*x.shape[:-1], self.out_features)
+
+    def _largest_between(self) -> int:
+        """Return how many numbers there are between two cores, at most, for one vector."""
+        done, to_do, most = 1, math.prod(self.column_shape), 1
+        for m in reversed(range(len(self.cores))):
+            to_do //= self.column_shape[m]
+            done *= self.row_shape[m]
+            most = max(most, done * to_do * self.ranks[m])
+        return most
+
+    def _chain(self, vectors: Tensor) -> Tensor:
+        """Return the product core by core, [n, out], for vectors [n, in]."""
         batch = len(vectors)
         vectors = nn.functional.pad(vectors, (0, math.prod(self.column_shape) - self.in_features))
         # [batch, row digits done (fastest first made), column digits to do, columns_m · r_m]
@@ -116,8 +135,7 @@ class TensorTrain(LinearOp):
             values = values.permute(0, 4, 1, 2, 3).reshape(
                 batch, rows * done, to_do // columns, columns * rank
             )
-        result = values.reshape(batch, -1)[:, : self.out_features]
-        return result.reshape(*x.shape[:-1], self.out_features)
+        return values.flatten(1)[:, : self.out_features]
 
     def dense(self) -> Tensor:
         """Return the matrix, float32 [out, in]."""
