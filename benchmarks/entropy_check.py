@@ -23,7 +23,7 @@ from torch import Tensor
 from terselm.files import write_bytes
 from terselm.linear.base import LinearOp
 from terselm.linear.quantized import Quantized
-from terselm.models.checkpoint import lay_out, load
+from terselm.models.checkpoint import FILLER, lay_out, load
 from terselm.models.language_model import LanguageModel
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -52,7 +52,7 @@ def parts_of(model: LanguageModel) -> dict[str, dict[str, float]]:
     def add_leaf(name: str, leaf: LinearOp) -> None:
         for part in leaf.tensors():
             tensor = tensors.pop(f"{name}.{part}")
-            size = tensor.numel() * tensor.element_size()
+            size = tensor.nbytes
             if part == "codes" and isinstance(leaf, Quantized):
                 add(f"{leaf.bits}-bit codes", size, entropy_bytes(leaf.codes.numpy()))
             elif part == "scales":
@@ -62,11 +62,15 @@ def parts_of(model: LanguageModel) -> dict[str, dict[str, float]]:
 
     for name, leaf in model.leaves().items():
         add_leaf(name, leaf)
+    biases = model.biases()
     for name, tensor in tensors.items():
-        kind = "fillers" if name.startswith("pad.") else name.rpartition(".")[0] or name
-        kind = "words" if name.startswith("vocabulary.") else kind
-        kind = "biases" if name in model.biases() else kind
-        add(kind, tensor.numel() * tensor.element_size(), entropy_bytes(raw(tensor)))
+        if name in biases:
+            kind = "biases"
+        elif name.startswith("vocabulary."):
+            kind = "words"
+        else:
+            kind = "fillers" if name.startswith(FILLER) else name
+        add(kind, tensor.nbytes, entropy_bytes(raw(tensor)))
     return parts
 
 

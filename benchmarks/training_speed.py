@@ -6,8 +6,8 @@ Both train the same sizes on the same random text with the same optimizer and cl
 measurement is a process of its own, in turns, so that neither inherits the other's memory and
 a change of the machine's mood hits both. "plain" is left as torch is; "plain, buffers kept"
 has the same setting of the C library that terselm makes (src/terselm/train/memory.py). The plain
-loop computes in float32; terselm in that too, and in bfloat16 as it does by itself where
-the processor can.
+loop computes in float32; terselm in that too, and in bfloat16 as it does by itself where the
+processor can.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ EarlyStopping = Annotated[
     int | None, _option("--early-stopping", "Epochs without improvement.", RUN, min=1)
 ]
 TimeLimit = Annotated[float | None, _option("--time-limit", "Seconds.", RUN)]
-Precision = Annotated[str | None, _option("--precision", "float32, bfloat16 or auto. [auto]", RUN)]
+Precision = Annotated[str | None, _option("--precision", "auto, float32 or bfloat16. [auto]", RUN)]
 Resume = Annotated[bool, _option("--resume", "Go on where a run of this --out stopped.", RUN)]
 OptionalSeed = Annotated[int | None, _option("--seed", "Seed of everything random. [0]", RUN)]
 
