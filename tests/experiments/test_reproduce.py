@@ -169,6 +169,33 @@ def test_a_killed_command_leaves_no_process_behind(
         time.sleep(0.1)
 
 
+def test_two_commands_in_one_folder_share_the_work(
+    tmp_path: Path, corpus: Path, write_suite: WriteSuite
+):
+    suite = {
+        "base": {"train": {**TRAIN, "epochs": 60}},
+        "small": {
+            "start": "base",
+            "compress": [{"method": "quantize", "weights": "*", "bits": 8}],
+        },
+    }
+    folder, out = write_suite(suite), tmp_path / "out"
+    command = [sys.executable, "-m", "terselm", "reproduce", str(folder), "--out", str(out)]
+    first = subprocess.Popen(
+        [*command, "--data", str(corpus), "--rows", "base"], stderr=subprocess.PIPE, text=True
+    )
+    log = out / "logs" / "base.log"
+    deadline = time.monotonic() + 120
+    while not (log.exists() and "epoch 1/60" in log.read_text()):
+        assert time.monotonic() < deadline and first.poll() is None
+        time.sleep(0.02)
+    second = reproduce(folder, out, corpus)
+    assert first.wait(60) == 0 and second.returncode == 0, second.stderr
+    assert "base: another process is at work on it in this folder" in second.stderr
+    assert log.read_text().count("epoch 60/60") == 1
+    assert set(results(out)) == {"base", "small"}
+
+
 def test_as_many_at_once_as_fit():
     small = Experiment(title="small", train=TRAIN)
     cores = len(os.sched_getaffinity(0))

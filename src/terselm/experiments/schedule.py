@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import multiprocessing
 import os
 import signal
@@ -19,12 +18,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import Timeout
 
 from terselm.cells.base import UNFUSED
 from terselm.errors import TerselmError
 from terselm.experiments.experiment import Experiment, key_of
 from terselm.experiments.suite import Suite
-from terselm.experiments.work import Order, label_of, model_file, perform, result_file
+from terselm.experiments.work import (
+    Order,
+    label_of,
+    lock_of,
+    model_file,
+    perform,
+    stored_result,
+)
 
 BYTES_A_RUN = 1.5e9
 """Of memory, beside what grows with the model: torch, text, the scores of a window."""
@@ -33,6 +40,8 @@ BYTES_A_PARAMETER = 24
 USUAL_WORDS = 10_000
 KILLED = "a process was killed, most likely for want of memory; what was trained is kept"
 MOST_ON_A_GPU = 4
+SECONDS_BETWEEN_LOOKS = 1.0
+"""At what other processes do in the same folder."""
 
 
 @dataclass(frozen=True)
@@ -64,28 +73,23 @@ class Plan:
 
 @dataclass
 class Progress:
-    """Which runs are done and which were lost, by label."""
+    """Which runs are done, which were lost, and which another process does, by label."""
 
     done: dict[str, dict[str, Any]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    elsewhere: set[str] = field(default_factory=set)
 
 
 def finished(plan: Plan, name: str, seed: int) -> dict[str, Any] | None:
     """Return the result of a run that was made as the experiment now says, or None."""
-    label = label_of(name, seed)
-    path = result_file(plan.folder, label)
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    same = isinstance(result, dict) and result.get("key") == key_of(name, seed, plan.suite)
-    return result if same and model_file(plan.folder, label).exists() else None
+    return stored_result(plan.folder, label_of(name, seed), key_of(name, seed, plan.suite))
 
 
 def run_all(plan: Plan, remark: Callable[[str], None]) -> Progress:
     """Do every run that is not done yet.
 
-    A run that fails does not stop the others, only those that need its model.
+    A run that fails does not stop the others, only those that need its model. Several processes
+    may be at work in one folder: a run that another one does is waited for.
 
     Parameters
     ----------
@@ -128,15 +132,22 @@ def _run_in_a_pool(
         try:
             while waiting or running:
                 _begin(pool, plan, waiting, running, progress, remark)
-                if running:
-                    ended, _ = wait(running, return_when=FIRST_COMPLETED)
+                if not running and waiting:
+                    time.sleep(SECONDS_BETWEEN_LOOKS)
+                elif running:
+                    patience = SECONDS_BETWEEN_LOOKS if waiting else None
+                    ended, _ = wait(running, patience, FIRST_COMPLETED)
                     for future in ended:
                         _take(future, running[future], progress, remark)
                         del running[future]
         except BrokenProcessPool:
             for order in running.values():
-                progress.failed[order.label] = KILLED
-                remark(f"{order.label}: failed: {KILLED}")
+                result = stored_result(order.folder, order.label, order.key)
+                if result is not None:
+                    _note(order.label, result, progress, remark)
+                else:
+                    progress.failed[order.label] = KILLED
+                    remark(f"{order.label}: failed: {KILLED}")
             raise
 
 
@@ -152,16 +163,35 @@ def _begin(
     for name, seed in list(waiting):
         if len(running) == plan.jobs:
             return
+        label = label_of(name, seed)
         ready = _ready(plan, name, seed, progress)
         if ready is None:
             continue
         if isinstance(ready, str):
-            progress.failed[label_of(name, seed)] = ready
-            remark(f"{label_of(name, seed)}: not run, {ready}")
+            progress.failed[label] = ready
+            remark(f"{label}: not run, {ready}")
+        elif (result := finished(plan, name, seed)) is not None:
+            _note(label, result, progress, remark)
+        elif _in_work_elsewhere(ready):
+            if label not in progress.elsewhere:
+                remark(f"{label}: another process is at work on it in this folder; waiting for it")
+            progress.elsewhere.add(label)
+            continue
         else:
             running[pool.submit(_perform_logged, ready, os.getpid())] = ready
             remark(f"{ready.label}: begun, log in {_log(ready)}")
         waiting.remove((name, seed))
+
+
+def _in_work_elsewhere(order: Order) -> bool:
+    lock = lock_of(order)
+    if not Path(lock.lock_file).exists():
+        return False
+    try:
+        with lock.acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def stored_results(plan: Plan) -> dict[str, dict[str, Any]]:
@@ -230,9 +260,15 @@ def _take(
         progress.failed[order.label] = str(error)
         remark(f"{order.label}: failed: {error}")
         return
-    progress.done[order.label] = result
+    _note(order.label, result, progress, remark)
+
+
+def _note(
+    label: str, result: dict[str, Any], progress: Progress, remark: Callable[[str], None]
+) -> None:
+    progress.done[label] = result
     remark(
-        f"{order.label}: {result['bytes']:,} bytes, valid {result['valid']['perplexity']:.2f}, "
+        f"{label}: {result['bytes']:,} bytes, valid {result['valid']['perplexity']:.2f}, "
         f"test {result['test']['perplexity']:.2f}, {result['seconds']:,.0f} s"
     )
 

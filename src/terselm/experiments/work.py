@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 
 from terselm import __version__
 from terselm.compress.apply import compress
@@ -88,8 +89,25 @@ def result_file(folder: Path, label: str) -> Path:
     return folder / "results" / f"{label}.json"
 
 
+def stored_result(folder: Path, label: str, key: str) -> dict[str, Any] | None:
+    """Return the result of a run that was made from what the key stands for, or None."""
+    try:
+        result = json.loads(result_file(folder, label).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    same = isinstance(result, dict) and result.get("key") == key
+    return result if same and model_file(folder, label).exists() else None
+
+
+def lock_of(order: Order) -> FileLock:
+    """Return what the process holds that is at work on a run; it is free when that is gone."""
+    return FileLock(_work_folder(order) / "lock")
+
+
 def perform(order: Order) -> dict[str, Any]:
     """Do a run, going on from where an earlier one stopped, and write model and result.
+
+    If another process is at work on it in the same folder, its result is waited for.
 
     Returns
     -------
@@ -103,10 +121,19 @@ def perform(order: Order) -> dict[str, Any]:
     KeyboardInterrupt
         If training was interrupted; its checkpoint is kept.
     """
+    work = _work_folder(order)
+    work.mkdir(parents=True, exist_ok=True)
+    with lock_of(order):
+        return stored_result(order.folder, order.label, order.key) or _perform(order, work)
+
+
+def _work_folder(order: Order) -> Path:
+    return order.folder / "work" / f"{order.label}-{order.key}"
+
+
+def _perform(order: Order, work: Path) -> dict[str, Any]:
     torch.set_num_threads(order.threads)
     corpus = open_corpus(order.data)
-    work = order.folder / "work" / f"{order.label}-{order.key}"
-    work.mkdir(parents=True, exist_ok=True)
     clock = _Clock(work / "seconds.json")
     with clock:
         model = _started(order, corpus, work)
