@@ -58,8 +58,8 @@ def reproduce(
     """Train, compress and measure the rows of a table, and write it.
 
     What is done is not done again unless its experiment file changes; what was interrupted goes
-    on; several commands may share DIR. In DIR: table.md, table.json, plot.png, plot.svg; results/, models/ and logs/ with a file
-    a run.
+    on; several commands may share DIR. In DIR: table.md, table.json, plot.png, plot.svg; results/,
+    models/ and logs/ with a file a run.
 
     **Example**: terselm reproduce paper --rows lstm-200,lstm-200-8-bits --out paper
     """
