@@ -24,7 +24,7 @@ tlm_status tlm_open_model(const void *bytes, size_t n, tlm_trust trust, tlm_mode
     }
     void *memory = malloc(size);
     if (memory == NULL) {
-        return tlm_fail(&fault, TLM_ERROR_MEMORY, "no memory for %zu bytes", size);
+        return tlm_fail(&fault, TLM_ERROR_MEMORY, "no memory for %lu bytes", tlm_shown_number(size));
     }
     status = tlm_open_at(&container, trust, memory, size, out, &fault);
     if (status != TLM_OK) {

@@ -104,8 +104,8 @@ static tlm_status read_hidden(const tlm_reader *reader, tlm_json config, tlm_con
         tlm_read_sizes(reader, config, "hidden", 1, TLM_MAX_LAYERS, out->hidden, &count);
     for (size_t i = 0; status == TLM_OK && i < count; i++) {
         if (out->hidden[i] > TLM_MAX_SIZE) {
-            status = tlm_refuse(reader, "hidden[%zu] is %u, expected at most %d", i,
-                                out->hidden[i], TLM_MAX_SIZE);
+            status = tlm_refuse(reader, "hidden[%lu] is %u, expected at most %d",
+                                tlm_shown_number(i), out->hidden[i], TLM_MAX_SIZE);
         }
     }
     out->layers = status == TLM_OK ? (uint32_t)count : 0;

@@ -1,9 +1,9 @@
 #include "container.h"
 
 #include <limits.h>
-#include <stdlib.h>
 
 #include "sha256.h"
+#include "tensor_order.h"
 
 #define LENGTH_BYTES 8u
 #define DIGEST_DIGITS 64
@@ -213,12 +213,12 @@ tlm_status tlm_container_open(tlm_container *container, const void *bytes, uint6
         return tlm_fail(fault, TLM_ERROR_NOT_A_MODEL, "a zip archive, not a safetensors file");
     }
     if (length > size - LENGTH_BYTES) {
-        return tlm_fail(fault, TLM_ERROR_DAMAGED, "cut off: header length %llu is beyond the file",
-                        (unsigned long long)length);
+        return tlm_fail(fault, TLM_ERROR_DAMAGED, "cut off: header length %lu is beyond the file",
+                        tlm_shown_number(length));
     }
     if (length > TLM_MAX_HEADER) {
-        return tlm_fail(fault, TLM_ERROR_DAMAGED, "header length %llu is over 16 MiB",
-                        (unsigned long long)length);
+        return tlm_fail(fault, TLM_ERROR_DAMAGED, "header length %lu is over 16 MiB",
+                        tlm_shown_number(length));
     }
     container->bytes = file;
     container->size = size;
@@ -229,40 +229,20 @@ tlm_status tlm_container_open(tlm_container *container, const void *bytes, uint6
                                         &container->header, &where);
     if (bad == TLM_JSON_SYNTAX || (bad == TLM_JSON_OK && !tlm_json_is_object(container->header))) {
         return tlm_fail(fault, TLM_ERROR_NOT_A_MODEL,
-                        "not a safetensors file: header is not a JSON object at byte %zu", where);
+                        "not a safetensors file: header is not a JSON object at byte %lu",
+                        tlm_shown_number(where));
     }
     if (bad != TLM_JSON_OK) {
-        return tlm_fail(fault, TLM_ERROR_DAMAGED, "header: %s at byte %zu",
-                        tlm_json_fault_text(bad), where);
+        return tlm_fail(fault, TLM_ERROR_DAMAGED, "header: %s at byte %lu",
+                        tlm_json_fault_text(bad), tlm_shown_number(where));
     }
     tlm_status status = read_metadata(container, fault);
     if (status == TLM_OK && (LENGTH_BYTES + length) % TLM_ALIGNMENT != 0) {
         status = tlm_fail(fault, TLM_ERROR_DAMAGED,
-                          "header length %llu does not end at a multiple of 64",
-                          (unsigned long long)length);
+                          "header length %lu does not end at a multiple of 64",
+                          tlm_shown_number(length));
     }
     return status == TLM_OK ? measure(container, fault) : status;
-}
-
-static int by_place(const void *left, const void *right)
-{
-    const tlm_tensor *a = left, *b = right;
-    if (a->begin != b->begin) {
-        return a->begin < b->begin ? -1 : 1;
-    }
-    return a->end < b->end ? -1 : a->end > b->end;
-}
-
-static int compare_names(const char *a, size_t a_size, const char *b, size_t b_size)
-{
-    int order = memcmp(a, b, a_size < b_size ? a_size : b_size);
-    return order != 0 ? order : a_size < b_size ? -1 : a_size > b_size;
-}
-
-static int by_name(const void *left, const void *right)
-{
-    const tlm_tensor *a = left, *b = right;
-    return compare_names(a->name, a->name_size, b->name, b->name_size);
 }
 
 static tlm_status refuse(const tlm_fault *fault, const tlm_tensor *tensor, const char *what)
@@ -287,8 +267,8 @@ static tlm_status check_cover(const tlm_container *container, const tlm_fault *f
     }
     if (end != container->data_size) {
         return tlm_fail(fault, TLM_ERROR_DAMAGED,
-                        "data section has %llu bytes, data_offsets end at %llu",
-                        (unsigned long long)container->data_size, (unsigned long long)end);
+                        "data section has %lu bytes, data_offsets end at %lu",
+                        tlm_shown_number(container->data_size), tlm_shown_number(end));
     }
     return TLM_OK;
 }
@@ -322,18 +302,15 @@ tlm_status tlm_container_read(tlm_container *container, tlm_arena *arena, const 
         }
         next++;
     }
-    if (container->count > 0) {
-        qsort(container->tensors, container->count, sizeof *next, by_place);
-    }
+    tlm_sort_by_place(container->tensors, container->count);
     tlm_status status = check_cover(container, fault);
     if (status != TLM_OK) {
         return status;
     }
-    if (container->count > 0) {
-        qsort(container->tensors, container->count, sizeof *next, by_name);
-    }
+    tlm_sort_by_name(container->tensors, container->count);
     for (size_t i = 1; i < container->count; i++) {
-        if (by_name(&container->tensors[i - 1], &container->tensors[i]) == 0) {
+        const tlm_tensor *before = &container->tensors[i - 1];
+        if (tlm_compare_names(&container->tensors[i], before->name, before->name_size) == 0) {
             return refuse(fault, &container->tensors[i], "is there twice");
         }
     }
@@ -378,7 +355,7 @@ const tlm_tensor *tlm_container_find(const tlm_container *container, const char 
     while (low < high) {
         size_t middle = low + (high - low) / 2;
         const tlm_tensor *tensor = &container->tensors[middle];
-        int order = compare_names(tensor->name, tensor->name_size, name, size);
+        int order = tlm_compare_names(tensor, name, size);
         if (order == 0) {
             return tensor;
         }

@@ -2,6 +2,8 @@
 #ifndef TLM_FAULT_H
 #define TLM_FAULT_H
 
+#include <limits.h>
+
 #include "terselm.h"
 
 /* Where the message goes; `text` may be NULL. */
@@ -9,6 +11,13 @@ typedef struct tlm_fault {
     char *text;
     size_t size;
 } tlm_fault;
+
+/* A number for a message, as %lu: small C libraries know neither %llu nor %zu, and take what comes
+   after for something else. Where a long has 32 bits, what is greater is shown as the greatest. */
+static inline unsigned long tlm_shown_number(uint64_t number)
+{
+    return number < ULONG_MAX ? (unsigned long)number : ULONG_MAX;
+}
 
 #if defined(__GNUC__) && !defined(__NEWLIB__) /* where uint32_t is a long of an int's size */
 #define TLM_PRINTF(text, rest) __attribute__((format(printf, text, rest)))

@@ -1,5 +1,6 @@
 /* The kernels in plain C, which define what the others compute: integer codes, dense matrices
    and the functions of cells. */
+#include <float.h>
 #include <math.h>
 
 #include "kernels_inside.h"
@@ -158,7 +159,12 @@ static inline float exp_of(float x)
 {
     x = x < TLM_EXP_LEAST ? TLM_EXP_LEAST : x;
     x = x > TLM_EXP_MOST ? TLM_EXP_MOST : x;
-    const float n = (x * TLM_LOG2E + 12582912.0f) - 12582912.0f; /* rounds to an integer */
+#if FLT_EVAL_METHOD == 0
+    const float moved = x * TLM_LOG2E + 12582912.0f;
+#else
+    const volatile float moved = x * TLM_LOG2E + 12582912.0f; /* rounds to a float, on x87 too */
+#endif
+    const float n = moved - 12582912.0f; /* an integer */
     const float r = (x - n * TLM_LN2_HIGH) - n * TLM_LN2_LOW;
     float p = TLM_EXP_7;
     p = p * r + TLM_EXP_6;

@@ -115,35 +115,36 @@ INLINE void product(const job *j, unsigned bits, int n)
     const int8_t *zeros = j->zeros;
     f4 total[AT_ONCE];
     UNROLL for (int i = 0; i < n; i++) total[i] = f4_all(0);
-    for (uint32_t g = 0; g < m->groups; g++, scales += j->rows) {
-        const uint32_t begin = g * j->group, end = begin + tlm_least(j->group, j->columns - begin);
-        const int32_t sum_q = j->sums ? j->sums[g] : tlm_sum_input(j->in->q + begin, end - begin);
-        const i4 all_q = i4_all(sum_q);
-        const i4 start = i4_mul(i4_all(-offset), all_q);
-        i4 s[AT_ONCE];
-        UNROLL for (int i = 0; i < n; i++) s[i] = start;
-        if (bits == 8)
-            span8(s, n, j, begin, end);
-        else if (bits == 4)
-            span4(s, n, j, begin, end);
-        else if (bits == 3)
-            span3(s, n, j, begin, end);
-        else
-            span2(s, n, j, begin, end);
-        if (zeros) {
+    for (uint32_t g = 0; g < m->groups; g++) {
+        const uint32_t stop = g * j->group + tlm_least(j->group, j->columns - g * j->group);
+        for (uint32_t begin = g * j->group, end; begin < stop; begin = end) {
+            end = begin + tlm_least(TLM_SPAN, stop - begin);
+            const int32_t sum_q = j->sums ? j->sums[g] : tlm_sum_input(j->in->q + begin, end - begin);
+            const i4 all_q = i4_all(sum_q);
+            const i4 start = i4_mul(i4_all(-offset), all_q);
+            i4 s[AT_ONCE];
+            UNROLL for (int i = 0; i < n; i++) s[i] = start;
+            if (bits == 8)
+                span8(s, n, j, begin, end);
+            else if (bits == 4)
+                span4(s, n, j, begin, end);
+            else if (bits == 3)
+                span3(s, n, j, begin, end);
+            else
+                span2(s, n, j, begin, end);
+            if (zeros) {
+                UNROLL for (int i = 0; i < n; i++)
+                    s[i] = i4_sub(s[i], i4_mul(i4_bytes(zeros + 4 * i), all_q));
+            }
+            if (m->mid_rise) {
+                UNROLL for (int i = 0; i < n; i++) s[i] = i4_add(i4_add(s[i], s[i]), all_q);
+            }
             UNROLL for (int i = 0; i < n; i++)
-                s[i] = i4_sub(s[i], i4_mul(i4_bytes(zeros + 4 * i), all_q));
+                total[i] = f4_madd(f4_from_i4(s[i]), m->group ? f4_halves(scales + 4 * i) : only, total[i]);
+        }
+        scales += j->rows;
+        if (zeros)
             zeros += j->rows;
-        }
-        if (m->mid_rise) {
-            UNROLL for (int i = 0; i < n; i++) s[i] = i4_add(i4_add(s[i], s[i]), all_q);
-        }
-        if (m->group) {
-            UNROLL for (int i = 0; i < n; i++)
-                total[i] = f4_madd(f4_from_i4(s[i]), f4_halves(scales + 4 * i), total[i]);
-        } else {
-            UNROLL for (int i = 0; i < n; i++) total[i] = f4_mul(f4_from_i4(s[i]), only);
-        }
     }
     const f4 scale = f4_all(j->in->scale);
     UNROLL for (int i = 0; i < n; i++) f4_store(j->y + 4 * i, f4_mul(scale, total[i]));
@@ -176,7 +177,8 @@ void QUANTIZED(const tlm_matrix *w, const tlm_input *in, float *y, uint32_t row_
     const size_t row_bytes = tlm_runs(w->in, m->bits) * 4;
     int32_t sums[TLM_SUMS];
     const uint32_t group = m->group ? m->group : w->in;
-    if (m->groups <= TLM_SUMS)
+    const bool keep = group <= TLM_SPAN && m->groups <= TLM_SUMS; /* else sums are made anew */
+    if (keep)
         for (uint32_t g = 0; g < m->groups; g++)
             sums[g] = tlm_sum_input(in->q + g * group, tlm_least(group, w->in - g * group));
     for (uint32_t row = row_begin; row < row_end; row += TLM_BLOCK_ROWS) {
@@ -187,7 +189,7 @@ void QUANTIZED(const tlm_matrix *w, const tlm_input *in, float *y, uint32_t row_
             const job j = {
                 .m = m,
                 .in = in,
-                .sums = m->groups <= TLM_SUMS ? sums : NULL,
+                .sums = keep ? sums : NULL,
                 .codes = m->codes + row * row_bytes + (size_t)r * 4,
                 .scales = m->scales + scale,
                 .zeros = m->zeros && m->group ? m->zeros + scale : NULL,

@@ -70,7 +70,10 @@ tlm_status tlm_read_matrix(tlm_reader *reader, tlm_json spec, tlm_matrix *out)
 static tlm_status read_child(tlm_reader *reader, tlm_json spec, const char *key, tlm_matrix *out)
 {
     tlm_json child;
-    tlm_status status = tlm_find_field(reader, spec, key, &child);
+    tlm_status status = tlm_count_search(reader, spec);
+    if (status == TLM_OK) {
+        status = tlm_find_field(reader, spec, key, &child);
+    }
     if (status != TLM_OK) {
         return status;
     }
@@ -154,8 +157,8 @@ static tlm_status read_blocks(tlm_reader *reader, tlm_json spec, const tlm_matri
         rows += (*out)[i].out;
     }
     if (status == TLM_OK && rows != matrix->out) {
-        return tlm_refuse(reader, "shape has %u rows, its blocks have %llu", matrix->out,
-                          (unsigned long long)rows);
+        return tlm_refuse(reader, "shape has %u rows, its blocks have %lu", matrix->out,
+                          tlm_shown_number(rows));
     }
     return status;
 }
@@ -223,9 +226,9 @@ static tlm_status read_digits(const tlm_reader *reader, tlm_json spec, const cha
         product *= sizes[i];
     }
     if (product < side || product > MAX_PADDING * (uint64_t)side) {
-        return tlm_refuse(reader, "%s makes %llu or more, expected %u to %llu", key,
-                          (unsigned long long)product, side,
-                          (unsigned long long)(MAX_PADDING * (uint64_t)side));
+        return tlm_refuse(reader, "%s makes %lu or more, expected %u to %lu", key,
+                          tlm_shown_number(product), side,
+                          tlm_shown_number(MAX_PADDING * (uint64_t)side));
     }
     return TLM_OK;
 }
@@ -237,9 +240,9 @@ static tlm_status check_core(const tlm_reader *reader, const tlm_tensor_train *t
     uint64_t rows = (uint64_t)train->ranks[m] * train->row_shape[m];
     uint64_t columns = (uint64_t)train->column_shape[m] * train->ranks[m + 1];
     if (core->out != rows || core->in != columns) {
-        return tlm_refuse(reader, "core%u is [%u, %u], ranks and shapes need [%llu, %llu]", m,
-                          core->out, core->in, (unsigned long long)rows,
-                          (unsigned long long)columns);
+        return tlm_refuse(reader, "core%u is [%u, %u], ranks and shapes need [%lu, %lu]", m,
+                          core->out, core->in, tlm_shown_number(rows),
+                          tlm_shown_number(columns));
     }
     return TLM_OK;
 }
@@ -250,12 +253,12 @@ static tlm_status check_work(tlm_reader *reader, const tlm_matrix *matrix)
     uint64_t held = tlm_train_held(&matrix->u.tensor_train);
     uint64_t work = tlm_product_work(matrix), left = TLM_MOST_WORK - reader->work;
     if (held > TLM_MOST_HELD) {
-        return tlm_refuse(reader, "ranks and shapes make %llu numbers between cores, more than %llu",
-                          (unsigned long long)held, (unsigned long long)TLM_MOST_HELD);
+        return tlm_refuse(reader, "ranks and shapes make %lu numbers between cores, more than %lu",
+                          tlm_shown_number(held), tlm_shown_number(TLM_MOST_HELD));
     }
     if (work > left) {
-        return tlm_refuse(reader, "ranks and shapes need %llu multiplications, more than %llu",
-                          (unsigned long long)work, (unsigned long long)left);
+        return tlm_refuse(reader, "ranks and shapes need %lu multiplications, more than %lu",
+                          tlm_shown_number(work), tlm_shown_number(left));
     }
     reader->work += work;
     return TLM_OK;
@@ -276,8 +279,8 @@ tlm_status tlm_read_tensor_train(tlm_reader *reader, tlm_json spec, tlm_matrix *
         return status;
     }
     if (others != count || inner + 1 != count) {
-        return tlm_refuse(reader, "row_shape has %zu factors, column_shape %zu and ranks %zu",
-                          count, others, inner);
+        return tlm_refuse(reader, "row_shape has %lu factors, column_shape %lu and ranks %lu",
+                          tlm_shown_number(count), tlm_shown_number(others), tlm_shown_number(inner));
     }
     ranks[count] = 1;
     tlm_matrix *cores;

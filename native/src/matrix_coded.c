@@ -50,9 +50,9 @@ static tlm_status read_group(const tlm_reader *reader, tlm_json spec, uint32_t c
     int64_t number;
     if (!tlm_json_integer(value, &number) || number < least || number > most ||
         number % GROUP_MULTIPLE != 0) {
-        return tlm_refuse(reader, "group is %.*s, expected a multiple of 8 from %lld to %lld%s",
-                          tlm_shown_size(value), tlm_shown(value), (long long)least,
-                          (long long)most,
+        return tlm_refuse(reader, "group is %.*s, expected a multiple of 8 from %ld to %ld%s",
+                          tlm_shown_size(value), tlm_shown(value), (long)least,
+                          (long)most,
                           whole_matrix == NULL ? " or null" : ", \"matrix\" or null");
     }
     *group = (uint32_t)number;

@@ -234,8 +234,8 @@ static tlm_status count_kept(const tlm_reader *reader, const uint8_t *bitmap, ui
         uint64_t inside = i * 8 >= blocks ? 0 : blocks - i * 8;
         unsigned allowed = inside >= 8 ? 0xffu : (1u << inside) - 1;
         if ((bitmap[i] & ~allowed) != 0) {
-            return tlm_refuse(reader, "tensor blocks names a block beyond the %llu of the matrix",
-                              (unsigned long long)blocks);
+            return tlm_refuse(reader, "tensor blocks names a block beyond the %lu of the matrix",
+                              tlm_shown_number(blocks));
         }
         *kept += bits_set(bitmap[i]);
     }

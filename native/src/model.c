@@ -35,8 +35,8 @@ static tlm_status read_document(tlm_model *model, tlm_arena *arena, const tlm_fa
     size_t size = tlm_json_decode(stored, text);
     tlm_json_fault bad = tlm_json_check(text, size, &model->document, &where);
     if (bad != TLM_JSON_OK) {
-        return tlm_fail(fault, TLM_ERROR_MODEL, "terselm: the description is %s at byte %zu",
-                        tlm_json_fault_text(bad), where);
+        return tlm_fail(fault, TLM_ERROR_MODEL, "terselm: the description is %s at byte %lu",
+                        tlm_json_fault_text(bad), tlm_shown_number(where));
     }
     if (!tlm_json_is_object(model->document)) {
         return tlm_fail(fault, TLM_ERROR_MODEL, "terselm: the description is not a JSON object");
@@ -182,8 +182,8 @@ tlm_status tlm_enough_for(const tlm_container *container, size_t *size, const tl
 {
     const uint64_t enough = round_up(sizeof(tlm_model)) + round_up(arena_size(container));
     if (enough > SIZE_MAX / 2) {
-        return tlm_fail(fault, TLM_ERROR_MEMORY, "no memory for %llu bytes",
-                        (unsigned long long)enough);
+        return tlm_fail(fault, TLM_ERROR_MEMORY, "no memory for %lu bytes",
+                        tlm_shown_number(enough));
     }
     *size = (size_t)enough;
     return TLM_OK;
@@ -236,7 +236,8 @@ tlm_status tlm_open_at(const tlm_container *container, tlm_trust trust, void *me
 {
     const size_t head = (size_t)round_up(sizeof(tlm_model));
     if (memory_size < head) {
-        return tlm_fail(fault, TLM_ERROR_MEMORY, "%zu bytes are too little memory", memory_size);
+        return tlm_fail(fault, TLM_ERROR_MEMORY, "%lu bytes are too little memory",
+                        tlm_shown_number(memory_size));
     }
     tlm_model *model = memory;
     memset(model, 0, sizeof *model);
@@ -245,7 +246,8 @@ tlm_status tlm_open_at(const tlm_container *container, tlm_trust trust, void *me
                        .size = (memory_size - head) / TLM_ARENA_STEP * TLM_ARENA_STEP};
     const tlm_status status = read_model(model, trust, &arena, fault);
     if (status != TLM_OK && is_too_little(container, &arena, memory_size)) {
-        return tlm_fail(fault, TLM_ERROR_MEMORY, "%zu bytes are too little memory", memory_size);
+        return tlm_fail(fault, TLM_ERROR_MEMORY, "%lu bytes are too little memory",
+                        tlm_shown_number(memory_size));
     }
     if (status != TLM_OK) {
         return status;

@@ -43,6 +43,14 @@ tlm_status tlm_find_field(const tlm_reader *reader, tlm_json spec, const char *k
     return TLM_OK;
 }
 
+tlm_status tlm_count_search(tlm_reader *reader, tlm_json description)
+{
+    reader->searched += (uint64_t)(description.end - description.begin);
+    return reader->searched > TLM_MOST_SEARCHED
+               ? tlm_refuse(reader, "the descriptions are too long for their many parts")
+               : TLM_OK;
+}
+
 tlm_status tlm_read_integer(const tlm_reader *reader, tlm_json spec, const char *key,
                             int64_t least, int64_t most, uint32_t *out)
 {
@@ -53,9 +61,9 @@ tlm_status tlm_read_integer(const tlm_reader *reader, tlm_json spec, const char 
         return status;
     }
     if (!tlm_json_integer(value, &number) || number < least || number > most) {
-        return tlm_refuse(reader, "%s is %.*s, expected an integer from %lld to %lld", key,
-                          tlm_shown_size(value), tlm_shown(value), (long long)least,
-                          (long long)most);
+        return tlm_refuse(reader, "%s is %.*s, expected an integer from %ld to %ld", key,
+                          tlm_shown_size(value), tlm_shown(value), (long)least,
+                          (long)most);
     }
     *out = (uint32_t)number;
     return TLM_OK;
@@ -100,8 +108,9 @@ tlm_status tlm_read_sizes(const tlm_reader *reader, tlm_json spec, const char *k
         }
     }
     if (!good || *count < least) {
-        return tlm_refuse(reader, "%s is %.*s, expected a list of %zu to %zu positive integers",
-                          key, tlm_shown_size(value), tlm_shown(value), least, most);
+        return tlm_refuse(reader, "%s is %.*s, expected a list of %lu to %lu positive integers",
+                          key, tlm_shown_size(value), tlm_shown(value), tlm_shown_number(least),
+                          tlm_shown_number(most));
     }
     return TLM_OK;
 }
@@ -123,8 +132,8 @@ static tlm_status refuse_tensor(const tlm_reader *reader, const char *part,
     char found[TLM_MAX_RANK * 24 + 1] = "";
     size_t used = 0;
     for (unsigned i = 0; i < tensor->rank; i++) {
-        int size = snprintf(found + used, sizeof found - used, i == 0 ? "%llu" : ", %llu",
-                            (unsigned long long)tensor->shape[i]);
+        int size = snprintf(found + used, sizeof found - used, i == 0 ? "%lu" : ", %lu",
+                            tlm_shown_number(tensor->shape[i]));
         used += size > 0 ? (size_t)size : 0;
     }
     return tlm_refuse(reader, "tensor %s is %s [%s], expected %s [%s]", part,
@@ -138,7 +147,7 @@ tlm_status tlm_read_tensor(const tlm_reader *reader, const char *part, tlm_type 
     if (tensor == NULL || tensor->type != type || tensor->rank != 1 ||
         tensor->shape[0] != count) {
         char shape[32];
-        snprintf(shape, sizeof shape, "%llu", (unsigned long long)count);
+        snprintf(shape, sizeof shape, "%lu", tlm_shown_number(count));
         return refuse_tensor(reader, part, tensor, type, shape);
     }
     *out = tensor->data;
@@ -152,8 +161,8 @@ tlm_status tlm_read_table(const tlm_reader *reader, const char *part, tlm_type t
     if (tensor == NULL || tensor->type != type || tensor->rank != 2 ||
         tensor->shape[0] != rows || tensor->shape[1] != columns) {
         char shape[64];
-        snprintf(shape, sizeof shape, "%llu, %llu", (unsigned long long)rows,
-                 (unsigned long long)columns);
+        snprintf(shape, sizeof shape, "%lu, %lu", tlm_shown_number(rows),
+                 tlm_shown_number(columns));
         return refuse_tensor(reader, part, tensor, type, shape);
     }
     *out = tensor->data;

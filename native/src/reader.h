@@ -11,6 +11,12 @@
 #define TLM_NAME_SIZE 256u
 #define TLM_MAX_FORM_DEPTH 16u
 #define TLM_MAX_SIDE 0x7fffffff
+/* A matrix of 256 blocks needs 7 MB. */
+#ifdef TLM_FUZZING /* only `make fuzz` defines it: a fuzzer tries thousands of files a second */
+#define TLM_MOST_SEARCHED ((uint64_t)1 << 24)
+#else
+#define TLM_MOST_SEARCHED ((uint64_t)1 << 28)
+#endif
 
 typedef struct tlm_reader {
     const tlm_container *container;
@@ -20,6 +26,7 @@ typedef struct tlm_reader {
     uint32_t depth;           /* of forms in forms */
     uint64_t work;            /* of the tensor trains read so far */
     uint32_t matrices;        /* read so far, forms inside others not counted */
+    uint64_t searched;        /* bytes of descriptions that were looked through for parts */
 } tlm_reader;
 
 /* Refuse what is being read: "<name>: <message>", TLM_ERROR_MODEL. */
@@ -32,6 +39,9 @@ const char *tlm_shown(tlm_json value);
 /* Find a field; `value` is empty where there is none. Refuses one that is there twice. */
 tlm_status tlm_find_field(const tlm_reader *reader, tlm_json spec, const char *key,
                           tlm_json *value);
+/* Count a look through a description for one of its parts: to refuse it before a small file makes
+   minutes of them. */
+tlm_status tlm_count_search(tlm_reader *reader, tlm_json description);
 /* Read an integer in [least, most]. */
 tlm_status tlm_read_integer(const tlm_reader *reader, tlm_json spec, const char *key,
                             int64_t least, int64_t most, uint32_t *out);

@@ -112,7 +112,9 @@ static void put_pieces(sink *s, const uint8_t *line, size_t size)
     uint8_t text[BUFFER];
     uint32_t piece[BUFFER], merges[BUFFER];
     for (size_t at = 0; at < size;) {
-        size_t length = tlm_byte_pairs_piece(line + at, size - at, lowercase);
+        const size_t most = BUFFER + 8; /* and what comes after, on which the piece may depend */
+        const size_t seen = size - at < most ? size - at : most;
+        size_t length = tlm_byte_pairs_piece(line + at, seen, lowercase);
         if (length > BUFFER)
             for (length = BUFFER; (line[at + length] & 0xc0) == 0x80;)
                 length--;

@@ -32,8 +32,8 @@ tlm_status tlm_read_vocabulary(const tlm_reader *reader, tlm_json spec, tlm_mode
     if (status == TLM_OK && words)
         status = read_splitting(reader, spec, &v->marks_are_words);
     if (status == TLM_OK && tlm_json_count(spec) != (words ? 4 : 3)) /* kind and size, too */
-        status = tlm_refuse(reader, "has %zu fields, expected kind, size, lowercase%s",
-                            tlm_json_count(spec), words ? " and splitting" : "");
+        status = tlm_refuse(reader, "has %lu fields, expected kind, size, lowercase%s",
+                            tlm_shown_number(tlm_json_count(spec)), words ? " and splitting" : "");
     if (status != TLM_OK)
         return status;
     if (v->kind == TLM_BYTE_PAIRS) {

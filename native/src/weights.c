@@ -29,6 +29,10 @@ static TLM_PRINTF(5, 6) tlm_status read_weight(const weights *w, const tlm_matri
     va_start(arguments, format);
     set_name(reader, format, arguments);
     va_end(arguments);
+    tlm_status status = tlm_count_search(reader, w->described);
+    if (status != TLM_OK) {
+        return status;
+    }
     tlm_json spec;
     tlm_json_found found = tlm_json_find(w->described, reader->name, &spec);
     if (found != TLM_JSON_FOUND) {
@@ -39,11 +43,11 @@ static TLM_PRINTF(5, 6) tlm_status read_weight(const weights *w, const tlm_matri
     if (matrix == NULL) {
         return tlm_fail(reader->fault, TLM_ERROR_MEMORY, "%s: no memory", reader->name);
     }
-    tlm_status status = tlm_read_matrix(reader, spec, matrix);
+    status = tlm_read_matrix(reader, spec, matrix);
     if (status == TLM_OK && (matrix->out != rows || matrix->in != columns)) {
-        status = tlm_refuse(reader, "shape is [%u, %u], the config needs [%llu, %llu]",
-                            matrix->out, matrix->in, (unsigned long long)rows,
-                            (unsigned long long)columns);
+        status = tlm_refuse(reader, "shape is [%u, %u], the config needs [%lu, %lu]",
+                            matrix->out, matrix->in, tlm_shown_number(rows),
+                            tlm_shown_number(columns));
     }
     reader->matrices++;
     *out = matrix;
@@ -195,9 +199,9 @@ tlm_status tlm_read_weights(tlm_reader *reader, tlm_json described, tlm_model *m
     tlm_status status = read_weight(&w, &model->embedding, model->vocabulary_size,
                                     config->embedding, "embedding");
     if (status == TLM_OK && tlm_look_up_work(model->embedding) > TLM_MOST_WORK) {
-        status = tlm_refuse(reader, "a row needs %llu multiplications, more than %llu",
-                            (unsigned long long)tlm_look_up_work(model->embedding),
-                            (unsigned long long)TLM_MOST_WORK);
+        status = tlm_refuse(reader, "a row needs %lu multiplications, more than %lu",
+                            tlm_shown_number(tlm_look_up_work(model->embedding)),
+                            tlm_shown_number(TLM_MOST_WORK));
     }
     if (status == TLM_OK) {
         model->layers = tlm_arena_take(reader->arena, config->layers, sizeof *model->layers);
@@ -220,8 +224,8 @@ tlm_status tlm_read_weights(tlm_reader *reader, tlm_json described, tlm_model *m
     }
     if (status == TLM_OK && tlm_json_count(described) != reader->matrices) {
         status = tlm_fail(reader->fault, TLM_ERROR_MODEL,
-                          "weights describes %zu matrices, the config needs %u",
-                          tlm_json_count(described), reader->matrices);
+                          "weights describes %lu matrices, the config needs %u",
+                          tlm_shown_number(tlm_json_count(described)), reader->matrices);
     }
     model->matrices = reader->matrices;
     return status;

@@ -72,8 +72,8 @@ static tlm_status check(const tlm_fault *fault, bool characters, tlm_words *word
             *text += word.size;
     }
     if (*text > UINT32_MAX)
-        return tlm_fail(fault, TLM_ERROR_MODEL, "%s: every 16th word makes %llu bytes, too many",
-                        WORDS, (unsigned long long)*text);
+        return tlm_fail(fault, TLM_ERROR_MODEL, "%s: every 16th word makes %lu bytes, too many",
+                        WORDS, tlm_shown_number(*text));
     return TLM_OK;
 }
 

@@ -9,6 +9,7 @@ from tests.tiny import random_quantized
 from terselm.linear.base import LinearOp
 from terselm.linear.dense import Dense
 from terselm.linear.low_rank import LowRank
+from terselm.linear.row_blocks import RowBlocks
 from terselm.linear.tensor_train import TensorTrain
 from terselm.models.config import ModelConfig
 from terselm.models.language_model import LanguageModel
@@ -20,6 +21,10 @@ SQUARE = "cells.0.weight_hh"
 
 
 def file_with(square: LinearOp) -> bytes:
+    return model_with(square).bytes()
+
+
+def model_with(square: LinearOp) -> File:
     """A model whose recurrent matrix, which gives the hidden size, is this one."""
     hidden = square.in_features
     config = ModelConfig(cell="rnn_tanh", hidden=(hidden,), embedding=1)
@@ -29,7 +34,7 @@ def file_with(square: LinearOp) -> bytes:
         model.replace_weight(name, square if name == SQUARE else Dense.initialize(*op.shape))
     for name, bias in model.biases().items():
         model.replace_bias(name, torch.zeros(bias.shape))
-    return File(model).bytes()
+    return File(model)
 
 
 def nested_trains(depth: int, side: int) -> LinearOp:
@@ -81,6 +86,11 @@ def add_work(manifest: Manifest) -> None:
         MODEL,
         "ranks and shapes need",
     )
+    # Each block is looked for in the whole description.
+    long = model_with(RowBlocks([Dense.initialize(1, 256) for _ in range(256)]))
+    long.spec(SQUARE)["note"] = "-" * (2 << 20)
+    words = f"{SQUARE}: the descriptions are too long"
+    manifest.add("bad-work-descriptions", long.bytes(), MODEL, words)
     config = ModelConfig(cell="rnn_tanh", hidden=(1,), embedding=1)
     model = LanguageModel(config, BytePairVocabulary(colliding_merges(3000)))
     manifest.add("bad-work-merges", File(model).bytes(), MODEL, "made up to collide")

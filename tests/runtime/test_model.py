@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 import threading
+import timeit
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,18 @@ def test_text_becomes_the_same_tokens(models: dict[str, Model], name: str, text:
     except UnicodeEncodeError:
         return
     assert models[name].tokenize(text).tolist() == VOCABULARIES[name].encode(text)
+
+
+def test_a_run_of_letters_takes_time_in_proportion(models: dict[str, Model]) -> None:
+    model, encode = models["bpe"], VOCABULARIES["bpe"].encode
+    # Nothing that people write is so long: it is cut where the library's buffer ends.
+    assert model.tokenize("a" * 5000).tolist() == encode("a" * 4096) + encode("a" * 904)
+
+    def seconds(letters: int) -> float:
+        text = "a" * letters
+        return min(timeit.repeat(lambda: model.tokenize(text), number=1, repeat=3))
+
+    assert seconds(1_600_000) < 80 * seconds(100_000)
 
 
 @pytest.mark.parametrize("name", VOCABULARIES)
