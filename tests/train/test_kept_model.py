@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from terselm.models.language_model import LanguageModel
-from tests.train.tiny_run import perplexities, train, weights
+from tests.train.tiny_run import latent_model, perplexities, perplexity, train, weights
 
 
 @pytest.mark.parametrize("averaging", ["none", "ema", "nt_asgd"])
@@ -35,6 +35,25 @@ def test_the_last_epoch_is_kept_where_asked_for(averaging: str, tmp_path):
     best = train(None, {**settings, "keep": "best"}, folder=tmp_path, resume=True)
     assert (best.best_epoch, best.valid_perplexity) == (2, 3.0)
     assert all(torch.equal(seen[1][name], value) for name, value in weights(best.model).items())
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+@pytest.mark.parametrize("averaging", ["none", "ema"])
+def test_codes_are_kept_as_they_were_judged(keep: str, averaging: str):
+    scores = perplexities([5.0, 3.0, 4.0, 6.0])
+    seen: list[tuple[float, dict[str, torch.Tensor]]] = []
+
+    def validate(model: LanguageModel) -> float:
+        matrices = {name: op.dense().detach().clone() for name, op in model.weights().items()}
+        seen.append((perplexity(model), matrices))
+        return scores(model)
+
+    settings = {"epochs": 4, "keep": keep, "averaging": averaging}
+    model = train(latent_model(), settings, validate=validate).model
+    found, matrices = seen[1 if keep == "best" else 3]
+    assert perplexity(model) == found
+    model.settle()
+    assert all(torch.equal(op.dense(), matrices[name]) for name, op in model.weights().items())
 
 
 def test_the_last_model_of_a_time_limit():

@@ -336,6 +336,15 @@ def test_the_observer_and_the_metrics_file_are_told(tmp_path: Path):
     assert result.history[0].loss == pytest.approx(mean)
 
 
+def test_a_teacher_keeps_its_mode_and_its_weights():
+    teacher = make_model("gru", seed=7)
+    before = weights(teacher)
+    for mode in (True, False):
+        train(None, {"epochs": 1}, teacher=teacher.train(mode))
+        assert teacher.training is mode
+    assert all(torch.equal(before[name], value) for name, value in weights(teacher).items())
+
+
 def test_the_observer_hears_of_a_failure():
     observer = Recording()
 

@@ -141,6 +141,9 @@ def test_relative_square_error_by_hand():
     # Twice everything is the same: the weight has no unit.
     assert relative_square_error(2 * found, 2 * expected).item() == pytest.approx(3.4)
     assert torch.isfinite(relative_square_error(found, torch.zeros(2, 2)))
+    # A teacher computes in bfloat16 where training does.
+    small = relative_square_error(0.01 * found, (0.01 * expected).bfloat16())
+    assert small.item() == pytest.approx(3.4, rel=0.02)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3])

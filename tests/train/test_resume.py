@@ -16,20 +16,17 @@ import numpy as np
 import pytest
 import torch
 
-from terselm.compress.apply import compress
 from terselm.compress.gradual import GradualSparse
-from terselm.compress.recipe import Recipe
 from terselm.compress.schedule import CubicSchedule
 from terselm.compress.training_forms import replace_leaves
 from terselm.errors import TerselmError, UsageError
-from terselm.linear.coded import with_latents
 from terselm.linear.dense import Dense
 from terselm.models.language_model import LanguageModel
 from terselm.train.checkpoint import load_checkpoint
 from terselm.train.optimizers import ScheduledOptimizer
 from tests.conftest import REPOSITORY
 from tests.tiny import make_model
-from tests.train.tiny_run import EVERYTHING, same_weights, train
+from tests.train.tiny_run import EVERYTHING, latent_model, same_weights, train
 
 CASES: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -102,18 +99,6 @@ def gradual_model(end: int = 60) -> LanguageModel:
     replace_leaves(
         model, "*", Dense, lambda leaf, _: GradualSparse(leaf.dense(), schedule), "prune_gradually"
     )
-    return model
-
-
-def latent_model() -> LanguageModel:
-    items = [
-        {"method": "quantize", "bits": 3, "weights": "output"},
-        {"method": "binary_codes", "bits": 2, "weights": "cells.0.*"},
-        {"method": "kmeans", "bits": 2, "weights": "cells.1.*"},
-    ]
-    model = compress(make_model("lstm"), Recipe.from_list(items)).model
-    for name, op in model.weights().items():
-        model.replace_weight(name, with_latents(op, name))
     return model
 
 
@@ -265,6 +250,14 @@ def test_a_damaged_checkpoint_is_one_line(damage: str, place: str, tmp_path, mon
     with pytest.raises(TerselmError, match=r"checkpoint\.pt is damaged") as caught:
         train(folder=tmp_path, resume=True)
     assert "\n" not in str(caught.value)
+
+
+def test_a_metrics_file_that_was_removed_begins_anew(tmp_path):
+    train(None, {"epochs": 1}, folder=tmp_path)
+    (tmp_path / "metrics.jsonl").unlink()
+    train(None, {"epochs": 2}, folder=tmp_path, resume=True)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert {json.loads(line)["epoch"] for line in lines} == {2}
 
 
 def test_nothing_to_resume_begins(tmp_path):

@@ -16,6 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from terselm.compress.apply import compress
+from terselm.compress.recipe import Recipe
+from terselm.linear.coded import with_latents
 from terselm.models.language_model import LanguageModel
 from terselm.train.config import make_training_config
 from terselm.train.loop import FitResult, fit
@@ -49,6 +52,19 @@ EVERYTHING: dict[str, Any] = {
     "temporal_activation_regularization": 1.0,
     "epochs": 4,
 }
+
+
+def latent_model() -> LanguageModel:
+    """A model whose codes, of three kinds, are trained."""
+    items = [
+        {"method": "quantize", "bits": 3, "weights": "output"},
+        {"method": "binary_codes", "bits": 2, "weights": "cells.0.*"},
+        {"method": "kmeans", "bits": 2, "weights": "cells.1.*"},
+    ]
+    model = compress(make_model("lstm"), Recipe.from_list(items)).model
+    for name, op in model.weights().items():
+        model.replace_weight(name, with_latents(op, name))
+    return model
 
 
 def text(tokens: int = TOKENS, seed: int = 0) -> np.ndarray:

@@ -157,6 +157,13 @@ class LinearOp(nn.Module):
         """
         return {}
 
+    def kept_state(self) -> dict[str, Any]:
+        """Return of `training_state` what is kept with the best weights, to go back to them.
+
+        Nothing, where what is evaluated follows from the weights alone.
+        """
+        return {}
+
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         """Take up what `training_state` returned, when the parameters are back already.
 

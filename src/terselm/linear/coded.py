@@ -73,18 +73,18 @@ class Latent(LinearOp):
         self.weight = nn.Parameter(_start(coded, weight))
         # Not a submodule: its scales and codebooks follow `weight` and are not trained.
         self._coded: list[CodedOp] = [coded]
-        self._trained = False
+        self._stale = False
 
     @property
     def coded(self) -> CodedOp:
-        """The coded form of the weight as it was when it was last computed."""
+        """The coded form of the weight as it was when it was last rounded."""
         return self._coded[0]
 
     def dense(self) -> Tensor:
         """Return the matrix of the coded form; gradients reach `weight`."""
         if self.training:
-            self._trained = True
-            self._coded[0] = self.coded.reround(self.weight.detach())
+            self._round()
+            self._stale = True  # the next step changes the weight
         result: Tensor = _StraightThrough.apply(self.weight, self.coded.dense().detach())
         return result
 
@@ -110,7 +110,12 @@ class Latent(LinearOp):
 
     def training_state(self) -> dict[str, Any]:
         """Return the coded form: the next rounding starts from its scales."""
-        return {"spec": self.coded.spec(), "tensors": self.coded.tensors()}
+        tensors = {name: tensor.cpu().clone() for name, tensor in self.coded.tensors().items()}
+        return {"spec": self.coded.spec(), "tensors": tensors, "stale": self._stale}
+
+    def kept_state(self) -> dict[str, Any]:
+        """Return the coded form: other scales make other codes of the same weight."""
+        return self.training_state()
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         """Put the coded form back."""
@@ -118,12 +123,23 @@ class Latent(LinearOp):
         if not isinstance(coded, CodedOp) or coded.spec() != self.coded.spec():
             raise ValueError(f"its codes are {state['spec']}, here {self.coded.spec()}")
         self._coded[0] = coded.to(self.weight.device)
-        self._trained = True
+        self._stale = bool(state["stale"])
+
+    def train(self, mode: bool = True) -> Latent:
+        """Change the mode; what is evaluated is made of the codes of the weight as it is."""
+        if not mode:
+            self.settle()
+        super().train(mode)
+        return self
 
     def settle(self) -> None:
-        """Round one last time; codes that were not trained stay as they were given."""
-        if self._trained:
-            self._coded[0] = self.coded.reround(self.weight.detach())
+        """Round once more if the weight was trained since; else the codes stay as they are."""
+        if self._stale:
+            self._round()
+
+    def _round(self) -> None:
+        self._coded[0] = self.coded.reround(self.weight.detach())
+        self._stale = False
 
 
 def with_latents(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -103,7 +106,19 @@ class Distillation:
         return Lesson(scores, self.weight, self.temperature)
 
 
+@contextmanager
+def mode_kept(teacher: LanguageModel | None) -> Iterator[None]:
+    """Put a teacher back into the mode in which it came."""
+    training = teacher is not None and teacher.training
+    try:
+        yield
+    finally:
+        if teacher is not None:
+            teacher.train(training)
+
+
 def relative_square_error(found: Tensor, expected: Tensor) -> Tensor:
     """Return mean((found - expected)²) / mean(expected²), a scalar without a unit."""
+    expected = expected.float()  # bfloat16's least number of use is larger than some outputs
     size = expected.square().mean().clamp_min(torch.finfo(expected.dtype).eps)
     return (found - expected).square().mean() / size

@@ -13,7 +13,7 @@ from terselm.errors import TerselmError
 from terselm.models.language_model import LanguageModel
 from terselm.train.checkpoint import RunFolder, fingerprint_of
 from terselm.train.config import TrainingConfig
-from terselm.train.distillation import Distillation
+from terselm.train.distillation import Distillation, mode_kept
 from terselm.train.distributed import Workers, start_workers
 from terselm.train.interruption import StopRequest
 from terselm.train.memory import keep_large_buffers
@@ -120,7 +120,7 @@ def fit(
     fingerprint = fingerprint_of(config, model, train_ids, teacher, workers.world)
     stored = workers.on_main(lambda: run_folder.open(fingerprint, resume))
     cuda = [workers.device] if workers.device.type == "cuda" else []
-    with torch.random.fork_rng(cuda), StopRequest() as stop:
+    with torch.random.fork_rng(cuda), StopRequest() as stop, mode_kept(teacher):
         torch.manual_seed(config.seed + workers.rank)
         model.to(workers.device)
         distillation = None if teacher is None else Distillation(teacher, model, config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -191,7 +192,7 @@ class MetricsFile:
             return
         try:
             with path.open("ab") as file:
-                file.truncate(length)
+                file.truncate(min(length, file.seek(0, os.SEEK_END)))
         except OSError as error:
             raise TerselmError(f"cannot write {path}: {error.strerror}") from None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,11 +31,12 @@ NOTHING, SAVE, TIME, INTERRUPT = range(4)
 
 @dataclass(frozen=True)
 class Best:
-    """The best model so far: its epoch, its perplexity and its weights, copied to the CPU."""
+    """The best model so far, copied to the CPU: its weights and what its forms need beside them."""
 
     epoch: int
     perplexity: float
     weights: Mapping[str, Tensor]
+    forms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 class Run:
@@ -199,7 +200,8 @@ class Run:
         )
         if improved and perplexity is not None:
             weights = {name: value.detach().cpu().clone() for name, value in self._named()}
-            self._best = Best(position.epoch, perplexity, weights)
+            forms = {name: op.kept_state() for name, op in self.model.leaves().items()}
+            self._best = Best(position.epoch, perplexity, weights, forms)
         record = self._reporter.after_epoch(
             position, self.optimizer.rate, perplexity, improved, complete
         )
@@ -223,6 +225,9 @@ class Run:
             return None if self.has_unjudged_steps else self.history[-1].valid_perplexity
         for name, parameter in self._named():
             parameter.copy_(self._best.weights[name])
+        for name, op in self.model.leaves().items():
+            if self._best.forms.get(name):
+                op.load_training_state(self._best.forms[name])
         return self._best.perplexity
 
     def save(self, finished: Stopped | None = None) -> None:
