@@ -93,12 +93,15 @@ def test_a_row_that_fails_does_not_stop_the_others(
             "bad": {"train": {**TRAIN, "window": 10_000_000, "batch": 3_000_000}},
             "after": {"start": "bad", "compress": [{"method": "quantize", "bits": 8}]},
             "good": {"train": TRAIN},
+            "huge": {"train": {**TRAIN, "hidden": 1_000_000}},
+            "other-words": {"train": {**TRAIN, "vocabulary_size": 9}, "teacher": "good"},
         }
     )
     done = reproduce(folder, tmp_path / "out", corpus)
     assert done.returncode == 1
     assert done.stderr.count("Traceback") == 0
-    assert "2 runs failed" in done.stderr and "since bad failed" in done.stderr
+    assert "4 runs failed" in done.stderr and "since bad failed" in done.stderr
+    assert "huge: failed: " in done.stderr and "other-words: failed: vocab" in done.stderr
     assert set(results(tmp_path / "out")) == {"good"}
 
 

@@ -56,7 +56,7 @@ def test_what_is_no_mapping_is_refused(tmp_path, text: str):
 def test_nothing_is_executed_from_a_file(tmp_path):
     path = tmp_path / "odd.yaml"
     path.write_text("title: !!python/object/apply:os.system ['true']\n")
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match="is not YAML"):
         load_experiment(path)
 
 
@@ -91,6 +91,11 @@ def test_the_key_follows_what_the_model_depends_on():
     changed = suite_of(hidden=9)
     assert key_of("dense", 0, suite) != key_of("dense", 0, changed)
     assert key_of("small", 0, suite) != key_of("small", 0, changed)
+    # The corpus, but for experiments that always read the same.
+    assert key_of("small", 0, suite) == key_of("small", 0, suite, "ptb")
+    assert key_of("small", 0, suite) != key_of("small", 0, suite, "other")
+    named = {**suite, "dense": suite["dense"].model_copy(update={"data": "tinyshakespeare"})}
+    assert key_of("dense", 0, named) == key_of("dense", 0, named, "other")
 
 
 def test_one_run_of_a_teacher_may_teach_every_seed():
@@ -112,6 +117,26 @@ def test_the_key_does_not_follow_titles_and_marks():
     values["seeds"] = [0, 1]
     renamed = {**suite, "dense": Experiment(**values)}
     assert key_of("small", 0, suite) == key_of("small", 0, renamed)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("train: {layers: 0}", "train: layers is 0"),
+        ("train: {layers: '2'}", "train: layers is '2'"),
+        ("train: {hidden: [8, 8], layers: 3}", "train: layers is 3, but hidden has 2 sizes"),
+        ("train: {hidden: []}", "train: hidden has no size"),
+        ("train: {hiden: 8}", "train: .*hiden"),
+        ("train: [", "is not YAML"),
+        ("1: 2", "1"),
+    ],
+)
+def test_bad_files_are_one_line(text: str, says: str, tmp_path: Path):
+    path = tmp_path / "bad.yaml"
+    path.write_text(f"title: bad\n{text}\n")
+    with pytest.raises(UsageError, match=says) as caught:
+        load_experiment(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["paper", "frontier", "shakespeare", "smoke"])

@@ -13,11 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from terselm.compress.recipe import Recipe
 from terselm.errors import TerselmError, UsageError
+from terselm.experiments.training import make_settings
 from terselm.models.config import first_problem
 
 Positive = Annotated[float, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
+USUAL_DATA = "ptb"
+"""The corpus that `terselm reproduce` reads if it is told nothing else."""
 UNHASHED = ("title", "published", "note", "seeds", "budget")
 """Fields that say something about a model and nothing about how it is made."""
 
@@ -154,12 +157,16 @@ def load_experiment(path: Path) -> Experiment:
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"{path}: cannot be read: {error}") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: is not text (UTF-8)") from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise UsageError(f"{path}: expected fields, one `name: value` a line")
     try:
-        experiment = Experiment(**values)
+        experiment = Experiment.model_validate(values)
     except ValidationError as error:
         raise UsageError(f"{path}: {first_problem(error)}") from None
     try:
@@ -167,15 +174,30 @@ def load_experiment(path: Path) -> Experiment:
             Recipe.from_list(experiment.compress)
     except TerselmError as error:
         raise UsageError(f"{path}: compress: {error}") from None
+    try:
+        if experiment.train is not None:
+            make_settings(experiment.train)
+    except TerselmError as error:
+        raise UsageError(f"{path}: train: {error}") from None
     return experiment
 
 
-def key_of(name: str, seed: int, suite: Mapping[str, Experiment]) -> str:
+def key_of(name: str, seed: int, suite: Mapping[str, Experiment], data: str = USUAL_DATA) -> str:
     """Return 16 hex digits that change with anything the run's model depends on.
 
     Titles, published figures and notes are not among it.
+
+    Parameters
+    ----------
+    name : str
+    seed : int
+    suite : mapping of str to Experiment
+    data : str
+        The corpus of experiments that name none.
     """
     experiment = suite[name]
-    needed = [key_of(*run, suite) for run in experiment.needed_runs(seed).values()]
-    text = json.dumps([experiment.content(), seed, needed], sort_keys=True)
+    needed = [key_of(*run, suite, data) for run in experiment.needed_runs(seed).values()]
+    # Keys from before the corpus was among it stay.
+    corpus = [] if experiment.data or data == USUAL_DATA else [data]
+    text = json.dumps([experiment.content(), seed, needed, *corpus], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

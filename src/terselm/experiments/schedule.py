@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -82,7 +83,9 @@ class Progress:
 
 def finished(plan: Plan, name: str, seed: int) -> dict[str, Any] | None:
     """Return the result of a run that was made as the experiment now says, or None."""
-    return stored_result(plan.folder, label_of(name, seed), key_of(name, seed, plan.suite))
+    return stored_result(
+        plan.folder, label_of(name, seed), key_of(name, seed, plan.suite, plan.data)
+    )
 
 
 def run_all(plan: Plan, remark: Callable[[str], None]) -> Progress:
@@ -238,7 +241,7 @@ def _ready(plan: Plan, name: str, seed: int, progress: Progress) -> Order | str 
         name=name,
         experiment=experiment,
         seed=seed,
-        key=key_of(name, seed, plan.suite),
+        key=key_of(name, seed, plan.suite, plan.data),
         folder=plan.folder,
         data=experiment.data or plan.data,
         device=plan.device,
@@ -256,9 +259,12 @@ def _take(
 ) -> None:
     try:
         result = future.result()
-    except (TerselmError, MemoryError, OSError) as error:
-        progress.failed[order.label] = str(error)
-        remark(f"{order.label}: failed: {error}")
+    except BrokenProcessPool:
+        raise
+    except Exception as error:  # whatever it is, the others go on; the log has where it was
+        why = " ".join(str(error).split()) or type(error).__name__
+        progress.failed[order.label] = why
+        remark(f"{order.label}: failed: {why}")
         return
     _note(order.label, result, progress, remark)
 
@@ -288,7 +294,13 @@ def _perform_logged(order: Order, parent: int) -> dict[str, Any]:
         assert sys.stderr is log
         warnings.filterwarnings("ignore", message=UNFUSED)
         threading.Thread(target=_stop_with, args=(parent,), daemon=True).start()
-        return perform(order)
+        try:
+            return perform(order)
+        except TerselmError:
+            raise
+        except Exception:
+            traceback.print_exc()
+            raise
 
 
 def _stop_with(parent: int) -> None:

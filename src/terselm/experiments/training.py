@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from terselm.errors import UsageError
 from terselm.evaluate.perplexity import perplexity
 from terselm.models.config import ModelConfig, make_config
 from terselm.models.language_model import LanguageModel
@@ -25,6 +26,8 @@ MODEL_SETTINGS = (
     *("cell", "layers", "hidden", "embedding", "projection", "tied"),
     *("output", "cutoffs", "division", "cluster_sizes"),
 )
+MOST_LAYERS = 64
+"""As in the C library."""
 TEXT_SETTINGS = ("tokens", "vocabulary_size", "lowercase")
 
 
@@ -60,15 +63,45 @@ def make_settings(values: Mapping[str, Any]) -> Settings:
 
 
 def model_config(values: Mapping[str, Any]) -> ModelConfig:
-    """Return the model's configuration from `layers`, `hidden`, ... as the flags name them."""
+    """Return the model's configuration from `layers`, `hidden`, ... as the flags name them.
+
+    Raises
+    ------
+    UsageError
+        If a setting is unknown or its value impossible.
+    """
     values = dict(values)
     hidden = values.pop("hidden", 200)
-    layers = values.pop("layers", 2)
-    values["hidden"] = tuple(hidden) if isinstance(hidden, list) else (hidden,) * layers
+    layers = values.pop("layers", None)
+    if layers is not None and (type(layers) is not int or not 1 <= layers <= MOST_LAYERS):
+        raise UsageError(f"layers is {layers!r}; give a whole number from 1 to {MOST_LAYERS}")
+    if not isinstance(hidden, list):
+        hidden = [hidden] * (layers or 2)
+    elif layers not in (None, len(hidden)):
+        raise UsageError(
+            f"layers is {layers}, but hidden has {len(hidden)} sizes; give one of them"
+        )
+    if not hidden:
+        raise UsageError("hidden has no size; give one a layer")
+    values["hidden"] = tuple(hidden)
     if isinstance(values.get("cutoffs"), str):
         values["cutoffs"] = values["cutoffs"].split(",")
     values.setdefault("embedding", values.get("projection") or values["hidden"][-1])
     return make_config(values)
+
+
+def _check_agrees(vocabulary: Vocabulary, text: Mapping[str, Any]) -> None:
+    has = {
+        "tokens": vocabulary.kind,
+        "vocabulary_size": len(vocabulary),
+        "lowercase": vocabulary.lowercase,
+    }
+    for name, value in text.items():
+        if value is not None and value != has[name]:
+            raise UsageError(
+                f"{name} is {value}, but {has[name]} in the vocabulary of the teacher, which is "
+                "taken; leave it out"
+            )
 
 
 class Trainer:
@@ -85,6 +118,11 @@ class Trainer:
     ----------
     model : LanguageModel
     train_tokens, valid_tokens : TokenizedSplit
+
+    Raises
+    ------
+    UsageError
+        If the settings ask for another vocabulary than this one.
     """
 
     def __init__(
@@ -93,6 +131,8 @@ class Trainer:
         self.settings = settings
         self.corpus = corpus
         text = settings.text
+        if vocabulary is not None:
+            _check_agrees(vocabulary, text)
         words = vocabulary or build_vocabulary(
             corpus,
             text.get("tokens", "words"),
