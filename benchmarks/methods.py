@@ -45,6 +45,12 @@ from terselm.text.token_cache import TokenizedSplit
 
 EXPERIMENTS = Path(__file__).parent / "experiments" / "methods.yaml"
 STREAMS, WINDOW = 20, 100
+TITLES = {
+    "shared-650": "LSTM 650-650 (imported), PTB words",
+    "shared-200": "LSTM 200-200 (imported), PTB words",
+    "shakespeare-256": "LSTM 256-256, tinyshakespeare characters",
+}
+"""How the models of the committed results are called, by their file names."""
 
 
 def short_perplexity(model: LanguageModel, split: TokenizedSplit, steps: int) -> float:
@@ -198,7 +204,7 @@ def write_results(options: argparse.Namespace, rows: dict[str, Any], order: list
     out = options.out
     write_bytes(out.with_suffix(".json"), (json.dumps(report, indent=1) + "\n").encode())
     write_bytes(out.with_suffix(".md"), table_of(ordered).encode())
-    draw(ordered, out, options.model.stem)
+    draw(ordered, out, TITLES.get(options.model.stem, options.model.stem))
 
 
 def table_of(rows: dict[str, Any]) -> str:
@@ -210,15 +216,19 @@ def table_of(rows: dict[str, Any]) -> str:
         cells = [label, *[""] * len(heads)]
         if "error" in row:
             cells[1] = row["error"]
+        if "recovered" in row:
+            cells[1] = f"{row['recovered']['bytes']:,}"
         if "perplexity" in row:
+            # The file before training, which the perplexity and the ratio are of.
             cells[1] = f"{row['bytes']:,}"
             cells[2] = f"{row['perplexity']:.2f}"
             cells[3] = f"{row['perplexity'] / dense['perplexity']:.4f}"
         if "textbook" in row:
             cells[4] = f"{row['textbook']:.4f}"
         if "recovered" in row:
-            cells[1] = f"{row['recovered']['bytes']:,}"
-            control = rows.get(row.get("control", "dense"), {}).get("recovered")
+            # A dense row is the control of others with the same training, and its own.
+            own = label if row["family"] == "dense" else "dense"
+            control = rows.get(row.get("control", own), {}).get("recovered")
             cells[5] = f"{row['recovered']['perplexity']:.2f}"
             if control is not None:
                 cells[6] = f"{row['recovered']['perplexity'] / control['perplexity']:.4f}"
@@ -236,12 +246,18 @@ def draw(rows: dict[str, Any], out: Path, name: str) -> None:
         if "recovered" in row:
             found = row["recovered"]
             after.setdefault(row["family"], []).append((found["bytes"], found["perplexity"]))
+    # In the order of the experiment file, whatever was measured: the same in every picture.
+    known = [experiment["family"] for experiment in yaml.safe_load(EXPERIMENTS.read_text())]
+    styles = {family: number for number, family in enumerate(dict.fromkeys(["dense", *known]))}
     pictures = [(before, out.with_suffix(".png"), f"Every method on {name}, without training")]
     if after:
         path = out.with_name(f"{out.name}-recovered.png")
         pictures.append((after, path, f"Every method on {name}, with recovery"))
     for families, path, title in pictures:
-        lines = [MethodLine(family, sorted(points)) for family, points in families.items()]
+        lines = [
+            MethodLine(family, sorted(points), styles.get(family))
+            for family, points in families.items()
+        ]
         methods_plot(lines, path, title=title)
 
 

@@ -1,6 +1,8 @@
 """The page of method results, docs/methods.md, from the result files of methods.py.
 
-python benchmarks/methods_page.py
+    python benchmarks/methods_page.py
+
+Their tables and pictures are made anew from the same files.
 """
 
 from __future__ import annotations
@@ -9,18 +11,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from methods import table_of
+from methods import TITLES, draw, table_of
 
 from terselm.files import write_bytes
 from terselm.report.table import Column, Table
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-MODELS = {
-    "methods-lstm-650": "LSTM 650-650, PTB words",
-    "methods-lstm-200": "LSTM 200-200, PTB words",
-    "methods-shakespeare-256": "LSTM 256-256, tinyshakespeare characters",
-}
+MODELS = ("methods-lstm-650", "methods-lstm-200", "methods-shakespeare-256")
 PRESETS = "lstm-650-presets.json"
 
 HEAD = """# What each method costs
@@ -29,15 +27,20 @@ Every method of terselm on three trained models: bytes of the file against perpl
 validation text. `benchmarks/methods.py` measured the rows ([experiments/methods.yaml][rows] has
 the recipes), `benchmarks/methods_page.py` wrote this page from its result files.
 
+* The two LSTMs on PTB words were trained briefly elsewhere and imported. The LSTM 200-200 is
+  another model than the one of [results.md](results.md).
+* **bytes** are those of the file before any training after the step, where that was measured; after
+  it a file differs by at most {differ} bytes, since its header says how it was made.
 * **ratio** is to the dense model, without any training after the step.
-* **textbook** is the ratio that a short plain script reaches with the textbook version of the
-  method, on the same model, text and share of bytes or weights, where that was measured.
+* **textbook** is the ratio that the textbook version of the method reached on the same model, text
+  and share of bytes or weights. A short plain script measured it once; the script is not in this
+  repository, and the figures are constants in [experiments/methods.yaml][rows].
 * **recovered** is the perplexity after training on the first {share:.0%} of the training text
   (AdamW at 0.0005, codes trained straight-through, masks and ranks fixed). The dense model
   had the same training, as the control that **ratio to control** refers to; where it did not gain
   from that, the control is the model it started from. One seed. Rows that say "training, then"
   spend the same training before the codes are made; rows of "a whole epoch" train on the whole
-  text, and so did the control of theirs.
+  text, and so did their control, "dense, a whole epoch".
 * Calibration text is the first {calibration:,} tokens of the training text. Values of pruned
   matrices are float16 where the row's recipe says so; factors are float32.
 * Tensor trains were not measured on the LSTM 650-650: their decompositions and their training
@@ -60,8 +63,12 @@ def protocol_of(result: dict[str, Any]) -> str:
     return f"Perplexity: {protocol}. Dropout {result['dropout']} in the training of recovered rows."
 
 
-def section(name: str, title: str) -> list[str]:
+def section(name: str) -> list[str]:
     result = load(name)
+    title = TITLES[result["model"].removesuffix(".safetensors")]
+    table = table_of(result["rows"])
+    write_bytes(RESULTS / f"{name}.md", table.encode())
+    draw(result["rows"], RESULTS / name, title)
     machine = result["machine"]
     text = [
         f"## {title}",
@@ -73,7 +80,7 @@ def section(name: str, title: str) -> list[str]:
     ]
     if "recovered" in result["rows"]["dense"]:
         text += ["", f"![with recovery](../benchmarks/results/{name}-recovered.png)"]
-    return [*text, "", table_of(result["rows"])]
+    return [*text, "", table]
 
 
 def presets() -> list[str]:
@@ -88,15 +95,30 @@ def presets() -> list[str]:
         )
         for row in result["rows"]
     ]
-    return ["## The presets, on the LSTM 650-650", "", Table(columns, rows).markdown(), ""]
+    return [
+        "## The presets, on the LSTM 650-650 (imported)",
+        "",
+        Table(columns, rows).markdown(),
+        "",
+    ]
 
 
 def main() -> None:
-    first = load(next(iter(MODELS)))
-    head = HEAD.format(share=first["recover"], calibration=first["calibration_tokens"])
+    results = [load(name) for name in MODELS]
+    differ = max(
+        abs(row["recovered"]["bytes"] - row["bytes"])
+        for result in results
+        for row in result["rows"].values()
+        if "bytes" in row and "recovered" in row
+    )
+    head = HEAD.format(
+        share=results[0]["recover"],
+        calibration=results[0]["calibration_tokens"],
+        differ=differ,
+    )
     parts = [head, *presets()]
-    for name, title in MODELS.items():
-        parts += section(name, title)
+    for name in MODELS:
+        parts += section(name)
     write_bytes(ROOT / "docs" / "methods.md", ("\n".join(parts).rstrip() + "\n").encode())
 
 

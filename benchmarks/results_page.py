@@ -8,37 +8,36 @@ that an older version of its experiment file made, is "not run".
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 from terselm.experiments.experiment import key_of
-from terselm.experiments.picture import draw
+from terselm.experiments.picture import SUFFIXES, measured_points, published_points
 from terselm.experiments.suite import load_suite
 from terselm.experiments.table import Row, frontier_markdown, markdown, rows_of, steps_markdown
 from terselm.files import write_bytes
 from terselm.report.plots import FrontierPoint
-from terselm.report.results_plot import Series
+from terselm.report.results_plot import Series, results_plot
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 EXPERIMENTS = ROOT / "benchmarks" / "experiments"
 
-KENLM = Series(
-    "KenLM, Kneser-Ney",
-    [
-        FrontierPoint("3-gram, 8-bit trie", 3_200_000, 148.6),
-        FrontierPoint("5-gram, 8-bit trie", 9_400_000, 141.2),
-    ],
-)
-BEST_PRINTED = Series(
-    "best printed at such a size",
-    [
-        FrontierPoint("Chirkova et al. 2018", 1_200_000, 109.2),
-        FrontierPoint("Xu et al. 2018, 2 bits", 1_900_000, 91.9),
-        FrontierPoint("Xu et al. 2018, 3 bits", 2_800_000, 87.9),
-        FrontierPoint("Inan et al. 2017, float32", 10_600_000, 82.7),
-    ],
+KENLM = RESULTS / "kenlm.json"
+
+
+def _all_named(name: str, *points: FrontierPoint) -> Series:
+    return Series(name, points, named=points)
+
+
+BEST_PRINTED = _all_named(
+    "best printed, size estimated",
+    FrontierPoint("Chirkova 2018", 1_200_000, 109.2),
+    FrontierPoint("Xu 2018, 2 bits", 1_900_000, 91.9),
+    FrontierPoint("Xu 2018, 3 bits", 2_800_000, 87.9),
+    FrontierPoint("Inan 2017", 10_600_000, 82.7),
 )
 
 HEAD = """# Results
@@ -61,6 +60,26 @@ Beside each row what the paper printed. *met*: at or below its perplexity, in a 
 most 1 % larger than it printed (print counts parameters alone, and rounds); *not run*: nothing was
 measured, so nothing is said. The paper's milliseconds are those of a phone's GPU and are not
 comparable.
+
+*Met* says nothing of equal training: some rows had more epochs, or dropout, that the dense model of
+the same size did not have, and one stores its biases in 16 bits. The notes below the table say
+which.
+"""
+
+PICTURE = """### What the picture shows
+
+Blue points are files measured here, named where they are models of the frontier. Squares are rows
+of the paper, with the megabytes that it printed. The others are no files of terselm:
+
+* **best printed**: perplexities as printed, sizes our estimates from the bits of the parameters,
+  without vocabulary and header. Chirkova et al. 2018, about 1.2 MB: 0.59 M non-zero weights at two
+  bytes each, their positions not counted; the paper that is reproduced here has the same perplexity
+  in its Table 2 (LSTM-SparseVD) with 3.30 M parameters and no size. Xu et al. 2018, one layer of
+  300 units: 1.9 and 2.8 MB are the upper ends of 1.7 to 1.9 MB (weights in 2 bits) and 2.5 to 2.8
+  MB (3 bits). Inan et al. 2017, 10.6 MB: 2.65 M parameters in float32.
+* **KenLM**: 3- and 5-gram models with modified Kneser-Ney smoothing in 8-bit tries
+  (`benchmarks/kenlm.py`):
+  {kenlm}.
 """
 
 FRONTIER = """## The frontier
@@ -70,15 +89,18 @@ terselm reproduce frontier --out frontier
 ```
 
 Least perplexity within a budget of true bytes: mean and sample standard deviation over the seeds,
-bytes of the largest of their files.
+bytes of the largest of their files. *ppl* is perplexity; *mark* is the test perplexity that was to
+be reached within the budget, *stretch* a better one that was hoped for.
 """
 
 ENTROPY = """### What a coder could still take out
 
 A part's entropy is that of its symbols taken alone (codes by matrix, scales as 16-bit numbers, the
-rest byte by byte). The words are front-coded already. Nothing of this is done to the files: a file
-that is read in place, by a program with a megabyte of memory, is worth more than its last 7 %
-(`benchmarks/entropy_check.py`).
+rest byte by byte). The words are front-coded already. Off the whole files
+({models}), xz takes {xz};
+with every part at its entropy they would lose {parts}.
+Nothing of this is done to the files: one that is read in place, by a program with a megabyte of
+memory, is worth more (`benchmarks/entropy_check.py`).
 """
 
 STEPS = """### Steps on the way
@@ -105,32 +127,99 @@ def rows_in(name: str) -> list[Row]:
 
 
 def machines(rows: list[Row]) -> str:
-    """Return one line on where the rows were run."""
+    """Return where the rows were run, and which of them from files that were not committed."""
+    runs = [run for row in rows for run in row.runs]
     found = {
         f"{run['machine']['cpu']}, {run['machine']['cores']} cores, torch {run['machine']['torch']}"
-        for row in rows
-        for run in row.runs
+        for run in runs
     }
-    return f"Run on: {'; '.join(sorted(found))}." if found else ""
+    dirty = sorted({run["name"] for run in runs if (run["commit"] or "").endswith("-dirty")})
+    if not found:
+        return ""
+    text = f"Run on: {'; '.join(sorted(found))}."
+    if dirty:
+        names = ", ".join(f"`{name}`" for name in dirty)
+        text += f"\n\nRun with changes in the checkout that were not committed: {names}."
+    return f"{text}\n"
+
+
+def kenlm_models() -> list[dict[str, Any]]:
+    """Return what was measured of KenLM's models; that of two words would stretch the picture."""
+    models: list[dict[str, Any]] = json.loads(KENLM.read_text())["models"]
+    return [each for each in models if each["order"] > 2]
+
+
+def kenlm_text() -> str:
+    """Return bytes and perplexities of KenLM's models."""
+    return ";\n  ".join(
+        f"{each['bytes']:,} bytes, valid {each['valid']:.2f}, test {each['test']:.2f}"
+        for each in kenlm_models()
+    )
+
+
+def entropy_text() -> str:
+    """Return what coders would take off each file, by the result file."""
+    found = json.loads((RESULTS / "entropy.json").read_text())["models"]
+    whole, parts = [], []
+    for model in found.values():
+        taken = sum(part["bytes"] - part["entropy_bytes"] for part in model["parts"].values())
+        whole.append(1 - model["xz_bytes"] / model["bytes"])
+        parts.append(taken / model["bytes"])
+    return ENTROPY.format(xz=_each(whole), parts=_each(parts), models=" and ".join(found))
+
+
+def _each(shares: list[float]) -> str:
+    return f"{' and '.join(f'{100 * share:.1f}' for share in shares)} %"
+
+
+def draw(rows: list[Row]) -> bool:
+    """Draw every series, with the names of the frontier; return whether there was any of ours."""
+    ours = measured_points(rows)
+    if not ours:
+        return False
+    frontier = {row.title: row.name for row in rows if row.budget is not None}
+    ours = [
+        dataclasses.replace(point, label=frontier.get(point.label, point.label)) for point in ours
+    ]
+    series = [
+        Series(
+            "measured here",
+            ours,
+            joined=True,
+            named=[point for point in ours if point.label in frontier.values()],
+        ),
+        Series("as published", published_points(rows)),
+        BEST_PRINTED,
+        _all_named(
+            "KenLM",
+            *(
+                FrontierPoint(f"{each['order']}-gram", each["bytes"], each["test"])
+                for each in kenlm_models()
+            ),
+        ),
+    ]
+    for suffix in SUFFIXES:
+        path = (RESULTS / "results").with_suffix(suffix)
+        results_plot(series, path, title="Perplexity on PTB test against size")
+    return True
 
 
 def main() -> None:
     paper = rows_in("paper")
     text = [HEAD]
-    others = [BEST_PRINTED, KENLM]
     rows = list(paper)
     if (EXPERIMENTS / "frontier").is_dir():
         frontier = rows_in("frontier")
         rows += [row for row in frontier if row.budget is not None]
-        text += [FRONTIER, frontier_markdown(frontier), machines(frontier), ""]
+        text += [FRONTIER, frontier_markdown(frontier), machines(frontier)]
         text += [STEPS, steps_markdown(frontier)]
         entropy = RESULTS / "entropy.md"
         if entropy.exists():
-            text += [ENTROPY, entropy.read_text()]
+            text += [entropy_text(), entropy.read_text()]
     text += [PAPER, markdown(paper), machines(paper)]
-    pictures = draw(rows, RESULTS / "results", "Perplexity on PTB test against size", others)
-    if pictures:
+    if draw(rows):
         text.insert(1, "![Perplexity against bytes](../benchmarks/results/results.png)\n")
+        text.append(PICTURE.format(kenlm=kenlm_text()))
     write_bytes(ROOT / "docs" / "results.md", "\n".join(text).rstrip().encode() + b"\n")
 
 

@@ -14,8 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FuncFormatter, LogLocator
 
-from terselm.report.plots import BEATEN, FRONT, INK, write_figure
+from terselm.report.plots import BEATEN, FAINT, FRONT, INK, write_figure
 
 COLUMNS = 3
 
@@ -27,11 +28,14 @@ def draw(report: dict[str, Any]) -> Figure:
     layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.12)
     figure = Figure(figsize=(10.5, 3.1 * rows), dpi=160, layout=layout, facecolor="white")
     FigureCanvasAgg(figure)
-    for number, (name, size) in enumerate(sizes.items(), 1):
-        panel(figure.add_subplot(rows, COLUMNS, number), name, size["engines"])
+    panels = {name: times_of(size["engines"]) for name, size in sizes.items()}
+    everything = [time for times in panels.values() for time in times.values()]
+    limits = (min(everything) / 1.7, max(everything) * 5)
+    for number, (name, times) in enumerate(panels.items(), 1):
+        panel(figure.add_subplot(rows, COLUMNS, number), name, times, limits)
     where = f"{report['machine']['processor']}, {report['kernels']}"
     figure.suptitle(
-        f"Microseconds a token, one thread, logarithmic (left is faster) · {where}",
+        f"Microseconds a token, one thread, the same scale everywhere (left is faster) · {where}",
         x=0.01,
         ha="left",
         fontsize=11,
@@ -41,20 +45,36 @@ def draw(report: dict[str, Any]) -> Figure:
     return figure
 
 
-def panel(axes: Axes, title: str, engines: dict[str, Any]) -> None:
-    times = {name: row["microseconds"] for name, row in engines.items() if "microseconds" in row}
+def times_of(engines: dict[str, Any]) -> dict[str, float]:
+    return {name: row["microseconds"] for name, row in engines.items() if "microseconds" in row}
+
+
+def panel(axes: Axes, title: str, times: dict[str, float], limits: tuple[float, float]) -> None:
     names = sorted(times, key=times.__getitem__, reverse=True)
     colors = [FRONT if name.startswith("terselm") else BEATEN for name in names]
-    bars = axes.barh(names, [times[name] for name in names], color=colors, height=0.7)
-    axes.bar_label(bars, [f" {times[name]:,.0f}" for name in names], fontsize=7.5, color=INK)
+    axes.scatter([times[name] for name in names], names, color=colors, s=30, zorder=3)
+    for name, color in zip(names, colors, strict=True):
+        axes.annotate(
+            f"{times[name]:,.0f}",
+            (times[name], name),
+            (6, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=7.5,
+            color=color if color == FRONT else INK,
+        )
     axes.set_xscale("log")
-    axes.set_xlim(min(times.values()) / 2, max(times.values()) * 3.5)
+    axes.set_xlim(*limits)
     axes.set_title(title, loc="left", fontsize=9.5, color=INK)
+    axes.xaxis.set_major_locator(LogLocator(base=10))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.tick_params(labelsize=7.5, length=0, colors="#444444")
-    axes.set_xticks([])
     axes.minorticks_off()
-    for side in axes.spines.values():
-        side.set_visible(False)
+    axes.grid(True, color=FAINT, linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color("#AAAAAA")
 
 
 def main(stem: str) -> None:

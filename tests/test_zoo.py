@@ -13,7 +13,10 @@ from terselm.errors import TerselmError, UsageError
 from terselm.experiments.experiment import key_of
 from terselm.experiments.suite import find_suite, load_suite, suite_roots
 from terselm.models.checkpoint import save
+from terselm.models.config import ModelConfig
+from terselm.models.language_model import LanguageModel
 from terselm.runtime.model import Model
+from terselm.text.characters import CharacterVocabulary
 from tests.tiny import make_model
 
 
@@ -82,6 +85,18 @@ def test_the_real_zoo_is_what_its_results_say():
         assert len(predictions) == 5 and 0 < sum(share for _, share in predictions) <= 1
 
 
-def test_the_smallest_is_taken_where_none_is_named():
-    assert zoo.model_path("zoo:") == zoo.entries()[0].model
-    assert Model(zoo.model_path("zoo:")).predict("the ", 1)
+def test_the_smallest_of_words_is_taken_where_none_is_named(root: Path):
+    assert zoo.usual(root).name == "small"
+    vocabulary = CharacterVocabulary(["\n", *"abc "])
+    characters = LanguageModel(ModelConfig(cell="gru", hidden=(4,), embedding=4), vocabulary)
+    save(characters, root / "small" / "model.safetensors")
+    assert [entry.tokens for entry in zoo.entries(root)] == ["characters", "words"]
+    assert zoo.usual(root).name == "large"
+    save(characters, root / "large" / "model.safetensors")
+    assert zoo.usual(root).name == "large"  # as small as the other, and first by name
+
+
+def test_the_real_zoo_has_a_usual_one():
+    chosen = zoo.usual()
+    assert zoo.model_path("zoo:") == chosen.model
+    assert Model(chosen.model).describe().vocabulary_kind == chosen.tokens == "words"

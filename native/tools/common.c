@@ -204,6 +204,17 @@ tlm_context *open_context(const tlm_model *model, const tlm_options *options)
     return context;
 }
 
+void note_preview(const tlm_context *context, const tlm_options *options)
+{
+    if (options->preview == 0 || tlm_context_preview(context) != 0)
+        return;
+    fflush(stdout);
+    fprintf(stderr,
+            "%s: no preview of %u bits: it would save less than a quarter of the output layer's "
+            "bytes, so the whole of it is read\n",
+            tool_name, (unsigned)options->preview);
+}
+
 void *new_state(const tlm_model *model)
 {
     void *state = take(1, tlm_state_size(model));

@@ -63,6 +63,8 @@ bool take_engine_option(arguments *a, const char *option, tlm_options *options);
 tlm_model *open_model(const char *path);
 /* A context, or an error that names the kernels that can run. */
 tlm_context *open_context(const tlm_model *model, const tlm_options *options);
+/* Say on stderr that the preview that was asked for is left out, where it is. */
+void note_preview(const tlm_context *context, const tlm_options *options);
 void *new_state(const tlm_model *model);
 /* Exit unless a call that cannot fail did not. */
 void must(tlm_status status, const char *what);

@@ -125,6 +125,7 @@ static void time_steps(const tlm_model *model, const request *r, measured *m)
     m->kernels = tlm_context_kernels(context);
     m->working = tlm_context_bytes(context);
     m->preview = tlm_context_preview(context);
+    note_preview(context, &one);
     for (uint32_t i = 0; i < r->steps + WARM_UP; i++) {
         const uint32_t token = next_token(&seed, m->model.vocabulary_size);
         const double start = now();

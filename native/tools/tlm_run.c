@@ -59,6 +59,7 @@ static void open_session(session *s, const request *r)
 {
     s->model = open_model(r->model);
     s->context = open_context(s->model, &r->engine);
+    note_preview(s->context, &r->engine);
     s->state = new_state(s->model);
 }
 

@@ -33,13 +33,7 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
         removed and whatever stood at `path` is as it was.
     """
     path = Path(path)
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    except OSError as error:
-        raise TerselmError(
-            f"cannot write {path}: {error.strerror}; choose another folder"
-        ) from None
-    temporary = Path(name)
+    handle, temporary = _make_temporary(path)
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -56,10 +50,33 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
 
 
+def check_writable(path: str | Path) -> None:
+    """Fail where `atomic_write` could not even begin; whatever stands at `path` stays as it is.
+
+    Raises
+    ------
+    TerselmError
+        If the folder cannot be written to.
+    """
+    handle, temporary = _make_temporary(Path(path))
+    os.close(handle)
+    temporary.unlink(missing_ok=True)
+
+
 def write_bytes(path: str | Path, data: bytes) -> None:
     """Write `data` to `path` at once or not at all (see `atomic_write`)."""
     with atomic_write(path) as file:
         file.write(data)
+
+
+def _make_temporary(path: Path) -> tuple[int, Path]:
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    except OSError as error:
+        raise TerselmError(
+            f"cannot write {path}: {error.strerror}; choose another folder"
+        ) from None
+    return handle, Path(name)
 
 
 def _give_usual_permissions(path: Path) -> None:

@@ -45,6 +45,22 @@ class Entry:
         """Of the model file."""
         return self.model.stat().st_size
 
+    @property
+    def tokens(self) -> str:
+        """What its tokens are: "words", "characters" or "bpe", as the header of the file says.
+
+        Raises
+        ------
+        TerselmError
+            If it does not say so.
+        """
+        try:
+            with self.model.open("rb") as file:
+                header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            return str(json.loads(header["__metadata__"]["terselm"])["vocabulary"]["kind"])
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError):
+            raise TerselmError(f"{self.model} is no terselm model; install terselm anew") from None
+
     def as_dict(self) -> dict[str, Any]:
         """Return what a list shows, as JSON values."""
         return {
@@ -111,12 +127,28 @@ def find(name: str, root: Path | None = None) -> Entry:
     return known[name]
 
 
+def usual(root: Path | None = None) -> Entry:
+    """Return the model that is taken where none is named: the smallest one of words.
+
+    The smallest of all where none is of words.
+
+    Raises
+    ------
+    TerselmError
+        If the zoo is empty.
+    """
+    found = entries(root)
+    if not found:
+        raise TerselmError("the zoo is empty; name a model file")
+    return next((entry for entry in found if entry.tokens == "words"), found[0])
+
+
 def model_path(where: str) -> Path:
     """Return the file of a model that is given as a path, or as `zoo:NAME`."""
     if not where.startswith(PREFIX):
         return Path(where)
     name = where.removeprefix(PREFIX)
-    return find(name).model if name else entries()[0].model
+    return find(name).model if name else usual().model
 
 
 def copy_model(entry: Entry, out: Path) -> list[Path]:

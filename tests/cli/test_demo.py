@@ -12,6 +12,7 @@ from terselm.models.config import ModelConfig
 from terselm.models.language_model import LanguageModel
 from terselm.runtime.model import Model
 from terselm.text.characters import CharacterVocabulary
+from terselm.zoo import usual
 
 
 def test_a_begun_word_is_completed(model_file):
@@ -47,6 +48,14 @@ def test_from_a_pipe(terselm, model_file, monkeypatch):
     lines = result.stdout.splitlines()
     assert "37 words" in lines[0]
     assert len(lines) == 4 and all(" ms)" in line for line in lines[1:])
+
+
+def test_a_word_model_of_the_zoo_where_none_is_named(terselm, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("the company sa\n"))
+    result = terselm("demo")
+    assert result.stderr == f"no MODEL given: zoo:{usual().name}\n"
+    assert " words." in result.stdout.splitlines()[0]
+    assert "[MODEL]" in terselm("demo", "--help").stdout
 
 
 def test_a_missing_model_is_one_line(terselm, tmp_path):

@@ -10,7 +10,7 @@ from tests.tiny import make_model
 # The model: LSTM, 2 layers of 20 units, embedding 37 x 10, output 37 x 20.
 CASES = [
     ("low_rank, rank: 0", ["rank: ", "greater than or equal to 1", "greater than 0"]),
-    ("low_rank, rank: 1.5", ["rank: ", "integer", "less than or equal to 1"]),
+    ("low_rank, rank: 1.5", ["rank: ", "a whole number", "less than or equal to 1"]),
     ("low_rank, rank: 5000", ["rank 5000", "embedding", "at most 10"]),
     # Rank 1 of 37 x 10 is 47 of 370 numbers.
     ("low_rank, rank: 0.01", ["rank 0.01", "embedding", "at least 0.1271"]),

@@ -6,9 +6,17 @@ import math
 
 import pytest
 import torch
+import typer
 
-from terselm.models.checkpoint import load
-from tests.tiny import logits_of
+from terselm.cells.base import CELLS
+from terselm.cli.main import build_app
+from terselm.models.checkpoint import load, save
+from terselm.models.config import ModelConfig
+from terselm.models.language_model import LanguageModel
+from terselm.text.characters import CharacterVocabulary
+from terselm.train.config import TrainingConfig
+from terselm.zoo import usual
+from tests.tiny import logits_of, make_model
 
 TRAIN = ["--hidden", 16, "--embedding", 16, "--epochs", 1, "--batch", 4, "--window", 8]
 
@@ -56,15 +64,6 @@ def test_other_outputs_and_losses(terselm, corpus, tmp_path, flags):
     assert compressed.code == 0, compressed.stderr
     again = terselm("evaluate", small, "--data", corpus, "--split", "valid", "--json").json
     assert again["perplexity"] == pytest.approx(found["perplexity"], rel=0.05)
-
-
-def test_cutoffs_that_are_no_numbers(terselm, corpus, tmp_path):
-    out = ["--out", tmp_path / "model.safetensors"]
-    found = terselm(
-        "train", "--data", corpus, "--output-layer", "adaptive", "--cutoffs", "2k", *out
-    )
-    assert found.code == 2
-    assert "cutoffs.0" in found.stderr
 
 
 def test_train_evaluate_compress_predict(terselm, corpus, tmp_path):
@@ -146,6 +145,8 @@ def test_inspect_names_weights_that_multiply_more_than_dense_ones(terselm, model
 def test_verify(terselm, model_file, corpus):
     assert terselm("verify", model_file, "--json").json["whole"] is True
     same = terselm("verify", model_file, "--against", model_file, "--data", corpus, "--json").json
+    assert "--against" in help_of("verify")["--data"]
+    assert "recover" not in help_of("verify")["--data"]
     assert same["top1_agreement"] == 1.0
     assert same["kl_divergence"] == pytest.approx(0.0, abs=1e-6)
 
@@ -209,6 +210,63 @@ def test_training_resumes_from_the_command_line(terselm, corpus, tmp_path):
     assert torch.equal(logits_of(load(model)), logits_of(load(whole)))
 
 
+def test_verify_against_a_model_of_the_zoo(terselm, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("the company said it will\n" * 200)
+    found = terselm("verify", "zoo:ptb-1mb", "--against", "zoo:ptb-1mb", "--data", text, "--json")
+    assert found.code == 0, found.stderr
+    assert found.json["top1_agreement"] == 1.0
+
+
+@pytest.mark.parametrize("length", [1, 17, 33, 49])
+def test_the_bytes_of_a_step_are_those_of_the_file(terselm, corpus, tmp_path, length):
+    model, recipe, small = tmp_path / "m", tmp_path / "recipe.yaml", tmp_path / "small.safetensors"
+    source = make_model("lstm")
+    # Headers are whole multiples of 64 bytes: the perplexity makes some of these longer.
+    source.provenance = {"note": "x" * length}
+    save(source, model)
+    recipe.write_text("- {method: half_bias}\n- {method: quantize}\n")
+    done = terselm(
+        "compress", model, "--recipe", recipe, "--data", corpus, "--out", small, "--json"
+    )
+    said = [line for line in done.stderr.splitlines() if line[:3] in ("1. ", "2. ")]
+    rows = done.json["steps"][1:]
+    for row, line in zip(rows, said, strict=True):
+        assert f": {row['bytes']:,} bytes" in line
+    assert rows[-1]["bytes"] == small.stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("flag", "setting"),
+    [
+        *((f"--{name.replace('_', '-')}", name) for name in ("schedule", "decay", "decay_after")),
+        *((f"--{name}", name) for name in ("optimizer", "loss", "samples", "epochs", "batch")),
+        *((f"--{name}", name) for name in ("window", "clip", "dropout", "averaging", "precision")),
+        *((f"--{name.replace('_', '-')}", name) for name in ("weight_drop", "input_dropout")),
+    ],
+)
+def test_the_help_of_train_has_the_defaults(flag, setting):
+    shown = help_of("train")[flag]
+    default = TrainingConfig.model_fields[setting].default
+    assert shown.endswith(f"[{default:g}]" if isinstance(default, float) else f"[{default}]")
+
+
+def test_the_help_of_train_names_every_cell_and_rate():
+    shown = help_of("train")
+    assert all(cell in shown["--cell"] for cell in CELLS)
+    for optimizer in ("sgd", "adam"):
+        assert (
+            f"{TrainingConfig(optimizer=optimizer).first_rate:g} for {optimizer}"
+            in shown["--learning-rate"]
+        )
+
+
+def help_of(verb: str) -> dict[str, str]:
+    """What the help says about each option, whatever the width of the screen."""
+    command = typer.main.get_command(build_app()).commands[verb]
+    return {parameter.opts[0]: parameter.help or "" for parameter in command.params}
+
+
 def test_bench_times_the_file(terselm, model_file):
     values = terselm("bench", model_file, "--steps", 20, "--batch", 4, "--json").json
     assert values["file_bytes"] == model_file.stat().st_size
@@ -228,3 +286,21 @@ def test_predict_completes_a_word_with_either_engine(terselm, model_file):
     assert all(word.startswith("w1") for word in words[0])
     for shipped, other in zip(*(each["predictions"] for each in by_engine), strict=True):
         assert shipped["probability"] == pytest.approx(other["probability"], rel=1e-4)
+
+
+def test_predict_says_which_model_of_the_zoo_answers(terselm):
+    result = terselm("predict", "the company", "--json")
+    assert result.code == 0
+    assert result.stderr == f"no MODEL given: zoo:{usual().name}\n"
+    assert result.json["model"] == str(usual().model)
+    shown = terselm("predict", "--help").stdout
+    assert "[MODEL]" in shown and "[required]" not in shown
+
+
+def test_predict_counts_in_what_the_tokens_are(terselm, tmp_path):
+    path = tmp_path / "characters.safetensors"
+    vocabulary = CharacterVocabulary(["\n", "<unk>", *"abc "])
+    save(LanguageModel(ModelConfig(cell="gru", hidden=(4,), embedding=4), vocabulary), path)
+    result = terselm("predict", path, "ab€€")
+    assert "2 of the characters are not in the vocabulary" in result.stderr
+    assert "character" in result.stdout and "word" not in result.stdout

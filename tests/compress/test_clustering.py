@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from terselm.compress.alternating import binary_codes, greedy_scales
 from terselm.compress.apply import compress
+from terselm.compress.base import Context
 from terselm.compress.clustering import (
     SortedNumbers,
     k_means,
@@ -22,13 +23,13 @@ from terselm.compress.clustering import (
 )
 from terselm.compress.product import cluster, product_codes
 from terselm.compress.recipe import Recipe
-from terselm.compress.statistics import InputStatistics, Statistics
+from terselm.compress.statistics import InputStatistics, Statistics, collect
 from terselm.errors import TerselmError, UsageError
 from terselm.linear.binary_codes import BinaryCodes
 from terselm.linear.codebook import Codebook
 from terselm.linear.dense import Dense
 from terselm.linear.product_codes import blocks_of
-from tests.tiny import make_model
+from tests.tiny import WORDS, make_model
 
 
 def clustered(numbers, bits, weights=None):
@@ -331,6 +332,28 @@ def test_statistics_are_asked_for_only_where_they_are_used(method):
     compress(model, Recipe.from_list(items))
     with pytest.raises(UsageError, match="calibration text"):
         compress(model, Recipe.from_list([{**items[0], "weighted": True}]))
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"method": "kmeans", "bits": 2},
+        {"method": "binary_codes", "bits": 2},
+        {"method": "product_quantization", "centroids": 16},
+    ],
+    ids=lambda step: step["method"],
+)
+def test_statistics_at_hand_change_nothing_that_does_not_ask_for_them(step):
+    model = make_model("lstm")
+    ids = np.random.default_rng(0).integers(len(WORDS), size=32 * 40).astype(np.uint16)
+    context = Context(calibration=ids, statistics=collect(model, ids))
+    weighted = {**step, "weighted": True}
+    plain, at_hand, asked = (
+        compress(model, Recipe.from_list([one]), where).model.weights()["output"].dense()
+        for one, where in ((step, None), (step, context), (weighted, context))
+    )
+    assert torch.equal(plain, at_hand)
+    assert not torch.equal(plain, asked)
 
 
 @pytest.mark.parametrize("method", ["kmeans", "binary_codes", "product_quantization"])

@@ -25,6 +25,7 @@ from terselm.errors import UsageError
 from terselm.linear.dense import Dense
 from terselm.linear.low_rank import LowRank
 from terselm.linear.row_blocks import RowBlocks
+from tests.compress.other_device import compress_elsewhere
 from tests.tiny import WORDS, logits_of, make_model
 
 IDS = np.random.default_rng(0).integers(len(WORDS), size=32 * 40).astype(np.uint16)
@@ -135,6 +136,13 @@ def test_the_least_share_is_enough():
         assert numbers_within(least_fraction(needed, 370), 370) >= needed
 
 
+def test_the_rank_for_a_share_is_the_largest():
+    assert rank_for_fraction(100, 100, 0.58) == 29  # of 5,800 numbers, not of 5,799.99
+    for percent in range(1, 101):
+        expected = max(1, percent * 60 * 60 // 100 // 120)
+        assert rank_for_fraction(60, 60, percent / 100) == expected
+
+
 def test_a_rank_for_a_share_holds_at_most_that_share():
     for rows, columns, fraction in [(800, 200, 0.5), (10_000, 650, 0.2), (5, 3, 0.1)]:
         rank = rank_for_fraction(rows, columns, fraction)
@@ -157,6 +165,15 @@ def test_weighting_by_inputs_errs_less_on_the_inputs(name):
         small = compress(model, Recipe.from_list([step]), Context(calibration=IDS)).model
         errors.append(measured_error(model, small, statistics, name))
     assert errors[1] < 0.95 * errors[0]
+
+
+def test_words_are_weighted_where_the_matrix_is(monkeypatch):
+    model = make_model("lstm")
+    context = Context(calibration=IDS, statistics=collect(model, IDS))
+    step = {"method": "low_rank", "weights": "embedding output", "rank": 5, "weighting": "inputs"}
+    small = compress_elsewhere(monkeypatch, model, [step], context)
+    expected = compress(model, Recipe.from_list([step]), context).model
+    assert torch.equal(logits_of(small), logits_of(expected))
 
 
 def test_weighting_needs_text_and_only_then():

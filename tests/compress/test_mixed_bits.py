@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from terselm.compress.apply import compress
 from terselm.compress.base import Context
-from terselm.compress.mixed_bits import Choice, Divergence, allocate, noise_to_signal
+from terselm.compress.divergence import Divergence
+from terselm.compress.mixed_bits import Choice, allocate, noise_to_signal
 from terselm.compress.recipe import Recipe
 from terselm.errors import UsageError
 from terselm.linear.dense import Dense
@@ -86,13 +87,15 @@ def test_the_divergence_is_the_kullback_leibler_one():
     model = make_model("lstm")
     tokens = torch.randint(len(WORDS), (6, 3))
     changed = Dense(model.weights()["output"].dense().detach() * 0.5)
-    found = Divergence(model, tokens, 2).of({"output": changed})
+    measured = Divergence(model, tokens, 2)
+    assert measured.tokens == 4 * 3
+    found = measured.of("output", changed)
     other = model.clone()
     other.replace_weight("output", changed)
     p = model(tokens, model.initial_state(3))[0][2:].softmax(-1).double()
     q = other(tokens, other.initial_state(3))[0][2:].softmax(-1).double()
     assert found == pytest.approx(float((p * (p / q).log()).sum(-1).mean().detach()), rel=1e-4)
-    assert Divergence(model, tokens, 2).of({}) == 0
+    assert measured.of_several({}) == 0
 
 
 @pytest.mark.parametrize("sensitivity", ["divergence", "error"])
@@ -106,7 +109,7 @@ def test_the_file_keeps_within_its_bytes_and_more_bytes_cost_less(sensitivity, t
         result = compress(model, Recipe.from_list(recipe), CONTEXT)
         assert save(result.model, tmp_path / "small.safetensors") <= budget
         assert result.untouched == ()
-        losses.append(divergence.of(result.model.weights()))
+        losses.append(divergence.of_several(result.model.weights()))
     assert losses == sorted(losses, reverse=True)
 
 

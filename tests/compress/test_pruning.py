@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from terselm.compress.apply import compress
 from terselm.compress.base import Context
-from terselm.compress.recipe import Recipe
+from terselm.compress.recipe import Recipe, make_method
 from terselm.compress.statistics import STREAMS, WARM_UP, collect
 from terselm.errors import UsageError
 from terselm.linear.base import tensor_bytes
@@ -180,6 +181,58 @@ def test_the_bias_makes_up_for_the_mean(cell, name):
         assert len(moved) == 1
         (total,) = moved.values()
     torch.testing.assert_close(total, difference, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "projected_gru"])
+def test_columns_of_an_embedding_count_by_all_that_reads_them(cell):
+    model = make_model(cell)
+    weight = model.embedding.dense().detach()
+    readers = torch.cat(
+        [op.dense() for name, op in model.weights().items() if re.match(r"cells\.0\..*_ih", name)]
+    )
+    context = dataclasses.replace(CONTEXT, statistics=collect(model, IDS), model=model)
+    method = make_method("second_order", {"sparsity": 0.5, "update": False, "damping": 1e-8})
+    scores = method.scores(model.embedding, "embedding", context)
+    expected = weight.square() * readers.detach().square().sum(0)
+    torch.testing.assert_close(scores.detach(), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("factor", ["left", "right"])
+def test_factors_of_a_looked_up_embedding_err_in_the_first_layer(factor):
+    model = make_model("lstm")
+    reader = torch.randn(80, 10) * torch.logspace(0, -2, 10) @ torch.randn(10, 10)
+    model.replace_weight("cells.0.weight_ih", Dense(reader))  # few directions matter
+    low = {"method": "low_rank", "weights": "embedding", "rank": 8}
+    before = run(model, low).embedding.dense().detach()
+    errors = {}
+    for method in ("magnitude", "second_order"):
+        step = {"method": method, "weights": f"embedding.{factor}", "sparsity": 0.8}
+        difference = run(model, low, step).embedding.dense().detach() - before
+        errors[method] = float((difference @ reader.T).square().sum())
+    assert errors["second_order"] < 0.5 * errors["magnitude"]
+
+
+@pytest.mark.parametrize("damping", [1e-5, 1e-8])
+def test_little_damping_is_solved(damping):
+    """With 32 inputs of 64 numbers the second moment has no inverse but for the damping."""
+    model = make_model("lstm", hidden=64)
+    context = Context(calibration=IDS[: 32 * (WARM_UP + 1)])
+    step = {"method": "second_order", "sparsity": 0.6, "weights": "cells.0.weight_hh"}
+    statistics = collect(model, context.calibration).inputs["cells.0.weight_hh"]
+    assert statistics.count < 64
+    errors = []
+    for share in (0.01, damping):
+        small = compress(model, Recipe.from_list([{**step, "damping": share}]), context).model
+        before, after = (m.weights()["cells.0.weight_hh"].dense().detach() for m in (model, small))
+        difference = (before - after).double()
+        errors.append(float(((difference @ statistics.covariance) * difference).sum()))
+    assert errors[1] < 1.2 * errors[0]  # other weights may have gone
+
+
+def test_too_little_damping_names_the_least():
+    with pytest.raises(UsageError, match="damping: .*greater than or equal to") as caught:
+        Recipe.from_list([{"method": "second_order", "sparsity": 0.5, "damping": 1e-9}])
+    assert "\n" not in str(caught.value)
 
 
 def test_the_sparse_form_must_be_smaller():

@@ -142,6 +142,19 @@ def test_the_percentile_is_where_the_range_ends():
     assert torch.equal(whole.dense(), approximation(weight, Grid(8), "absolute_maximum"))
 
 
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_a_partial_group_is_clipped_as_if_it_were_alone(symmetric):
+    torch.manual_seed(0)
+    last = torch.arange(1.0, 9.0).expand(3, 8)
+    weight = torch.cat([torch.randn(3, 64), last], dim=1)
+    grid = Grid(8, 64, symmetric=symmetric)
+    found = approximation(weight, grid, "percentile", percentile=90.0)
+    for part in (slice(0, 64), slice(64, 72)):
+        alone = approximation(weight[:, part], grid, "percentile", percentile=90.0)
+        assert torch.equal(found[:, part], alone)
+    assert float(found[:, 64:].max()) == pytest.approx(8, rel=1e-3)
+
+
 def test_levels_are_chosen_by_the_error():
     torch.manual_seed(0)
     flat, peaked = torch.rand(32, 640) - 0.5, torch.randn(32, 640) ** 5

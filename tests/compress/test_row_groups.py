@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,8 +13,10 @@ from terselm.compress.base import Context
 from terselm.compress.factorization import decompose
 from terselm.compress.recipe import Recipe
 from terselm.compress.row_groups import RowGrouping, groups_by_weight
+from terselm.compress.statistics import collect
 from terselm.errors import UsageError
 from terselm.linear.grouped_rows import GroupedRows
+from tests.compress.other_device import DEVICE, OtherDevice, compress_elsewhere
 from tests.tiny import WORDS, logits_of, make_model
 
 IDS = np.random.default_rng(0).zipf(1.3, size=32 * 60)
@@ -115,6 +119,34 @@ def test_the_share_is_kept_and_frequent_words_are_nearer(tied, share):
     counts = np.bincount(IDS, minlength=len(WORDS))
     often = torch.from_numpy(counts >= np.median(counts))
     assert difference[often].mean() < difference[~often].mean()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_groups_are_on_the_device_of_the_matrix(weighted):
+    torch.manual_seed(3)
+    weight, rows = torch.randn(50, 12), torch.rand(50) + 0.01
+    moment = torch.cov(torch.randn(12, 40)).double() if weighted else None
+    here = RowGrouping(weight, rows, moment, 0.1, 300)
+    expected = here.refine(here.factor(groups_by_weight(rows, 3)), 2)
+    with OtherDevice():
+        rows = rows.to(DEVICE)
+        there = RowGrouping(
+            weight.to(DEVICE), rows, None if moment is None else moment.to(DEVICE), 0.1, 300
+        )
+        found = there.refine(there.factor(groups_by_weight(rows, 3)), 2)
+        assert found.groups.device == DEVICE
+    assert torch.equal(found.groups, expected.groups)
+    assert found.ranks == expected.ranks
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_method_works_where_the_matrix_is(tied, monkeypatch):
+    model = make_model("lstm", tied=tied)
+    step = {"method": "group_reduce", "weights": "embedding output", "rank": 0.7, "groups": 3}
+    context = replace(CONTEXT, statistics=collect(model, IDS))
+    small = compress_elsewhere(monkeypatch, model, [step], context)
+    expected = apply(model, rank=0.7, groups=3)
+    assert torch.equal(small.embedding.dense(), expected.embedding.dense())
 
 
 def test_all_the_numbers_are_exact():

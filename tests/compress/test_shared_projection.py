@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from terselm.compress.apply import compress
 from terselm.compress.base import Context
+from terselm.compress.methods import shared_projection
 from terselm.compress.recipe import Recipe
+from terselm.compress.sensitivity import output_sensitivities
 from terselm.compress.shared_projection import shared_right_factor, unit_shares
 from terselm.compress.statistics import collect
 from terselm.errors import UsageError
 from terselm.linear.dense import Dense
 from terselm.models.checkpoint import load, save
 from terselm.models.config import make_config
+from tests.compress.other_device import compress_elsewhere, to_other_device
 from tests.tiny import WORDS, logits_of, make_model
 
 IDS = np.random.default_rng(0).integers(len(WORDS), size=32 * 40).astype(np.uint16)
@@ -137,6 +142,23 @@ def test_a_small_embedding_keeps_its_size(rank, tmp_path):
         assert torch.equal(small.embedding.dense(), model.embedding.dense())
     save(small, tmp_path / "small.safetensors")
     assert torch.equal(logits_of(load(tmp_path / "small.safetensors")), logits_of(small))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_weights_of_rows_are_on_the_device_of_the_matrix(tied, monkeypatch):
+    model = make_model("lstm", tied=tied)
+    expected = apply(model, CONTEXT, rank=6)
+    statistics, felt = collect(model, IDS), output_sensitivities(model, IDS)
+    inputs = {
+        name: replace(found, second_moment=to_other_device(found.second_moment))
+        for name, found in statistics.inputs.items()
+    }
+    measured = replace(statistics, inputs=inputs)
+    monkeypatch.setattr(shared_projection, "collect", lambda model, ids: measured)
+    monkeypatch.setattr(shared_projection, "output_sensitivities", lambda model, ids: felt)
+    step = {"method": "shared_projection", "rank": 6}
+    small = compress_elsewhere(monkeypatch, model, [step], CONTEXT)
+    assert torch.equal(logits_of(small), logits_of(expected))
 
 
 def test_float16_stays_float16():

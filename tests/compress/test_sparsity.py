@@ -10,6 +10,7 @@ import torch
 from terselm.compress.importance import (
     compensate,
     damped,
+    in_solvable_type,
     next_costs,
     surgeon_scores,
     wanda_scores,
@@ -128,6 +129,21 @@ def test_saliency_is_the_error_of_leaving_one_out_and_solving_for_the_others():
         mask[0, place] = False
         error = (weight - compensate(weight, mask, moment)).double()
         assert scores[0, place].item() == pytest.approx((error @ moment @ error.T).item(), rel=1e-3)
+
+
+def test_the_less_damping_the_less_error():
+    """Also where float32 could not solve the systems: 12 inputs of 20 numbers."""
+    torch.manual_seed(0)
+    weight, mask = torch.randn(6, 20), torch.rand(6, 20) < 0.5
+    moment = moment_of(torch.randn(12, 20).double())
+    errors, types = [], []
+    for damping in (0.1, 0.01, 1e-4, 1e-6, 1e-8):
+        matrix = in_solvable_type(damped(moment, damping), damping)
+        difference = (weight - compensate(weight, mask, matrix)).double()
+        errors.append(float(((difference @ moment) * difference).sum()))
+        types.append(matrix.dtype)
+    assert errors == sorted(errors, reverse=True)
+    assert types == [torch.float32] * 3 + [torch.float64] * 2
 
 
 def test_damping_makes_dead_inputs_harmless():

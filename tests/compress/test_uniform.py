@@ -79,6 +79,18 @@ def test_what_column_errors_of_an_embedding_count():
     assert float(((errors @ moment) * errors).sum()) == pytest.approx(float(seen.square().sum()))
 
 
+def test_all_that_reads_the_embedding_counts():
+    """The gates of a projected GRU read it through a matrix of their own."""
+    model = make_model("projected_gru")
+    readers = [
+        model.weights()[f"cells.0.{name}_ih"].dense().detach() for name in ("gates", "weight")
+    ]
+    errors = torch.randn(len(WORDS), 10).double()
+    seen = sum((errors @ reader.double().T).square().sum() for reader in readers)
+    moment = second_moment_of("embedding", collect(model, CALIBRATION), model)
+    assert float(((errors @ moment) * errors).sum()) == pytest.approx(float(seen))
+
+
 def test_what_column_errors_of_an_embedding_s_factors_count():
     model = make_model("lstm")
     recipe = [{"method": "low_rank", "rank": 5, "weights": "embedding"}]

@@ -12,6 +12,7 @@ from terselm.compress.apply import compress
 from terselm.compress.base import METHODS, Context
 from terselm.compress.recipe import Recipe
 from terselm.errors import TerselmError, UsageError
+from terselm.linear.dense import Dense
 from terselm.models.checkpoint import lay_out, load, save
 from tests.tiny import WORDS, logits_of, make_model
 
@@ -214,6 +215,16 @@ def test_train_and_eval_again_after_a_method(name, options):
         assert parameter.grad is not None, key
         assert torch.isfinite(parameter.grad).all(), key
     assert torch.equal(logits_of(model.eval()), before)
+
+
+@pytest.mark.parametrize(("name", "options"), ALL_CASES, ids=str)
+def test_a_model_of_float16_stays_one(name, options):
+    model = make_model("lstm")
+    for key, op in model.weights().items():
+        model.replace_weight(key, Dense(op.dense(), "float16"))
+    result = compress(model, Recipe.from_list([{"method": name, **options}]), CONTEXT)
+    types = {key: getattr(op, "stored_type", None) for key, op in result.model.leaves().items()}
+    assert set(types.values()) <= {"float16", None}, types
 
 
 def test_full_rank_is_exact(cell):

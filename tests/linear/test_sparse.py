@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from terselm.errors import TerselmError
 from terselm.linear.base import op_from_file
-from terselm.linear.block_sparse import BlockSparse
+from terselm.linear.block_sparse import BlockPattern, BlockSparse
 from terselm.linear.coded import Latent
 from terselm.linear.sparse import Sparse
 from tests.tiny import (
@@ -210,6 +212,51 @@ def test_blocks_beyond_the_matrix_are_refused():
     blocks = op.tensors()["blocks"].clone()
     blocks[1] |= 0x80
     expect(op, "names a block beyond the 15", blocks=blocks)
+
+
+class Largest(TorchDispatchMode):
+    """Notes the bytes of the largest tensor that is made."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor):
+                self.bytes = max(self.bytes, leaf.untyped_storage().nbytes())
+        return result
+
+
+@pytest.mark.parametrize("kept", [[], [0, 5]])
+def test_a_small_bitmap_of_a_large_matrix_takes_little_memory(kept):
+    """256 x 256 blocks of 64 x 64: 8 KiB in the file, 268 MB as a mask."""
+    blocks = torch.zeros(8192, dtype=torch.uint8)
+    blocks[kept] = 1
+    count = max(16, len(kept) * 64 * 64)
+    tensors = {"w.blocks": blocks, "w.values": torch.ones(count)}
+    spec = {"kind": "block_sparse", "shape": [2**14] * 2, "type": "float32", "block": [64, 64]}
+    with Largest() as largest:
+        op = op_from_file(spec, tensors, "w")
+    assert len(op.positions) == len(kept) * 64 * 64
+    assert largest.bytes < 2_000_000
+
+
+def test_blocks_without_values_take_little_memory():
+    tensors = {"w.blocks": torch.full((8192,), 255, dtype=torch.uint8), "w.values": torch.ones(16)}
+    spec = {"kind": "block_sparse", "shape": [2**14] * 2, "type": "float32", "block": [64, 64]}
+    with Largest() as largest, pytest.raises(TerselmError, match="tensor 'values' is"):
+        op_from_file(spec, tensors, "w")
+    assert largest.bytes < 2_000_000
+
+
+@pytest.mark.parametrize("block", [(4, 4), (64, 64), (1, 8), (16, 1)])
+def test_places_of_blocks_are_those_of_the_mask(block):
+    torch.manual_seed(7)
+    rows, columns = 70, 37  # no multiples: blocks at the edges are partial
+    kept = torch.rand(-(-rows // block[0]), -(-columns // block[1])) < 0.5
+    mask = kept.repeat_interleave(block[0], 0)[:rows].repeat_interleave(block[1], 1)[:, :columns]
+    positions = BlockPattern((rows, columns), block, kept).positions
+    assert torch.equal(positions, mask.reshape(-1).nonzero().squeeze(-1))
 
 
 def test_values_that_are_no_numbers_are_refused():

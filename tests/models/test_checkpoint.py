@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from terselm.errors import TerselmError
+from terselm.linear.base import op_from_file
 from terselm.models.checkpoint import ALIGNMENT, lay_out, load, save
 from tests.tiny import CELL_VARIANTS, logits_of, make_model
 
@@ -112,7 +113,7 @@ def test_a_truncated_file_is_refused(saved, keep):
     _, path = saved
     content = path.read_bytes()
     path.write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
-    with pytest.raises(TerselmError, match=r"damaged|altered|not a safetensors"):
+    with pytest.raises(TerselmError, match=r"damaged|altered|no terselm model file"):
         load(path)
 
 
@@ -193,6 +194,24 @@ def test_a_lying_description_is_named(saved, change, message):
     with pytest.raises(TerselmError, match=message) as caught:
         load(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_weight_of_another_shape_is_not_built(saved, monkeypatch):
+    _, path = saved
+    built = []
+
+    def build(spec, tensors, name):
+        built.append(name)
+        return op_from_file(spec, tensors, name)
+
+    monkeypatch.setattr("terselm.models.checkpoint.op_from_file", build)
+    rewrite(path, lambda d: d["weights"]["cells.1.weight_hh"].update(shape=[2**30, 2**30]))
+    with pytest.raises(
+        TerselmError, match=r"cells\.1\.weight_hh is \[1073741824, .*needs \[80, 20\]"
+    ):
+        load(path)
+    assert "cells.0.weight_hh" in built
+    assert "cells.1.weight_hh" not in built
 
 
 def test_rewriting_without_a_change_is_accepted(saved):

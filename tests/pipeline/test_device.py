@@ -10,11 +10,17 @@ import pytest
 
 from terselm.errors import UsageError
 from terselm.evaluate.cost import inspect
-from terselm.models.checkpoint import load
-from terselm.pipeline.device import read_profile
+from terselm.models.checkpoint import load, save
+from terselm.models.config import ModelConfig
+from terselm.models.language_model import LanguageModel
+from terselm.pipeline.device import DeviceProfile, read_profile
+from terselm.pipeline.measurement import Measurement
+from terselm.pipeline.results import parts_of
 from terselm.runtime.library import library_path
 from terselm.runtime.model import Model
+from terselm.text.build import vocabulary_from_words
 from tests.pipeline.conftest import Trained
+from tests.tiny import WORDS
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +66,25 @@ def test_several_models_give_a_line(printed: Path, tmp_path: Path):
     assert profile.microseconds == pytest.approx(7.0)
     assert profile.microseconds_per_byte == pytest.approx(1 / 20_000)
     assert profile.points == 3
+
+
+def test_a_tied_embedding_is_read_for_the_output_layer(tmp_path: Path):
+    config = ModelConfig(cell="gru", hidden=(24,), embedding=24, tied=True)
+    model = LanguageModel(config, vocabulary_from_words(WORDS))
+    of_cells = 4 * sum(each.numel() for each in model.cells.parameters())
+    of_output = 4 * (len(WORDS) * 24 + len(WORDS))
+    profile = DeviceProfile("a device", "portable", 0.0, 1.0, 1)
+    here = Measurement(1, 2.0, None, 1, True, 3.0, 3.0, 1)
+    there = profile.applied_to(here, model)
+    assert there.step_microseconds == pytest.approx(of_cells)
+    assert there.microseconds == pytest.approx(of_cells + of_output)
+    save(model, tmp_path / "tied.safetensors")
+    times = {
+        part["name"]: part["microseconds"]
+        for part in parts_of(tmp_path / "tied.safetensors", there)["parts"]
+    }
+    assert times["embedding"] == pytest.approx(4 * len(WORDS) * 24)
+    assert times["output.bias"] == pytest.approx(4 * len(WORDS))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "[1]", '{"device_profile": 2}', "nonsense"])

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from terselm.pipeline.budget import Limits
-from terselm.pipeline.front import answers, choose, front_of, nearest
+from terselm.pipeline.front import answers, choose, front_of, nearest, possible_answers
 from terselm.pipeline.measurement import Candidate, Measurement, merged
 from terselm.pipeline.results import pick
 
@@ -77,6 +77,15 @@ def test_choice_is_the_best_that_fits(
         assert chosen.measured.bytes == min(each.measured.bytes for each in fitting)
     else:
         assert chosen.measured.perplexity == min(each.measured.perplexity for each in fitting)
+
+
+def test_what_is_fast_enough_may_be_larger_and_worse_than_what_is_not():
+    slow = candidate(0, 10, 50.0, time=30.0)
+    small, large = candidate(1, 20, 70.0), candidate(2, 40, 60.0)
+    nearly = candidate(3, 50, 65.0, time=15.2)
+    others = [candidate(4, 60, 80.0), candidate(5, 70, 90.0)]
+    found = possible_answers([slow, small, large, nearly, *others], Limits(latency=15.0))
+    assert {each.number for each in found} == {1, 2, 3}
 
 
 def test_answers_are_the_smallest_of_their_closeness():

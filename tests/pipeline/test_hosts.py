@@ -13,11 +13,25 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from terselm.pipeline.run import Workers, open_study
+from terselm.cli.main import main
+from terselm.errors import UsageError
+from terselm.models.checkpoint import load, save
+from terselm.pipeline import helpers as helpers_module
+from terselm.pipeline import run as run_module
+from terselm.pipeline.budget import Budget
+from terselm.pipeline.device import read_profile
+from terselm.pipeline.fingerprint import check_fingerprint, fingerprint
+from terselm.pipeline.helpers import helpers
+from terselm.pipeline.run import Silent, Workers, open_study, search, work
+from terselm.pipeline.study import Study
+from terselm.pipeline.workbench import Setting, Workbench
 from tests.pipeline.conftest import Trained
 
 REASON = "NEEDS POSTGRESQL: install Debian's package postgresql"
@@ -137,3 +151,131 @@ def test_a_cluster_that_does_not_answer(trained: Trained, tmp_path: Path):
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "no cluster answers" in errors
+
+
+class Process:
+    """A process that is only noted."""
+
+    started: list[tuple[list[str], dict[str, str]]]
+
+    def __init__(self, command: list[str], *, env: dict[str, str], stdout: int) -> None:
+        self.started.append((command, env))
+
+    def terminate(self) -> None:
+        pass
+
+    def wait(self) -> None:
+        pass
+
+
+@pytest.fixture
+def processes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], dict[str, str]]]:
+    """Commands and environments of the helpers, none of which is really started."""
+    Process.started = []
+    monkeypatch.setattr(helpers_module.subprocess, "Popen", Process)
+    return Process.started
+
+
+@pytest.fixture
+def profile(tmp_path: Path) -> Path:
+    values = {
+        "device_profile": 1,
+        "machine": {"cpu": "a device"},
+        "kernels": "portable",
+        "model": {"bytes_read": 1000},
+        "step_and_probabilities_us": {"median": 10.0},
+    }
+    path = tmp_path / "profile.json"
+    path.write_text(json.dumps(values))
+    return path
+
+
+def test_helpers_take_times_of_the_same_device(
+    trained: Trained,
+    profile: Path,
+    processes: list[tuple[list[str], dict[str, str]]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    out = tmp_path / "out"
+    setting = Setting(trained.model, str(trained.data), out, profile=read_profile(profile))
+    with helpers(setting, profile, url=f"sqlite:///{tmp_path}/trials", study="search", jobs=2):
+        ((command, _),) = processes
+    benches: list[Workbench] = []
+    monkeypatch.setattr(run_module, "serve", lambda bench, *others: benches.append(bench))
+    with pytest.raises(SystemExit) as caught:
+        main(command[3:])
+    assert not caught.value.code
+    (bench,) = benches
+    assert bench.setting == setting
+
+
+def test_every_process_takes_its_share_of_the_cores(
+    trained: Trained,
+    processes: list[tuple[list[str], dict[str, str]]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    setting = Setting(trained.model, str(trained.data), tmp_path)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    before = torch.get_num_threads()
+    try:
+        for allowed, share in ((6, 2), (1, 1)):
+            torch.set_num_threads(allowed)
+            with helpers(setting, None, url="sqlite://", study="search", jobs=3):
+                assert torch.get_num_threads() == share
+            assert torch.get_num_threads() == allowed
+            assert [each["OMP_NUM_THREADS"] for _, each in processes] == [str(share)] * 2
+            processes.clear()
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_study_has_times_of_one_device(trained: Trained, profile: Path, tmp_path: Path):
+    here = Setting(trained.model, str(trained.data), tmp_path)
+    there = replace(here, profile=read_profile(profile))
+    study = Study(f"sqlite:///{tmp_path / 'trials'}", "older", 0)
+    older = fingerprint(Workbench(here))
+    del older["profile"]
+    study.note("fingerprint", older)
+    check_fingerprint(study, Workbench(here))
+    with pytest.raises(UsageError, match="another device profile"):
+        check_fingerprint(study, Workbench(there))
+    study = Study(f"sqlite:///{tmp_path / 'trials'}", "newer", 0)
+    check_fingerprint(study, Workbench(there))
+    check_fingerprint(study, Workbench(there))
+
+
+def test_files_of_another_search_are_not_taken(trained: Trained, tmp_path: Path):
+    model = load(trained.model)
+    model.output.bias.data += 0.1
+    other = tmp_path / "other.safetensors"
+    save(model, other)
+    text, out = str(trained.data), tmp_path / "out"
+
+    def search_for(model: Path, storage: str, **options: Any) -> dict[str, Any]:
+        workers = Workers(storage=f"sqlite:///{tmp_path / storage}", study="search")
+        return search(model, Budget("100%"), data=text, out=out, workers=workers, **options)
+
+    assert search_for(trained.model, "first")["fits"]
+    assert search_for(trained.model, "first")["fits"]
+    kept = (out / "source-nats.npy").read_bytes()
+    with pytest.raises(UsageError, match="files of another search, of another model file"):
+        search_for(other, "second")
+    with pytest.raises(UsageError, match="files of another search, of another seed"):
+        search_for(trained.model, "first", seed=1)
+    with pytest.raises(UsageError, match="files of another search, of another study"):
+        search_for(trained.model, "second")
+    with pytest.raises(UsageError, match="files of another search, of another model file"):
+        work(
+            other,
+            data=text,
+            out=out,
+            seed=0,
+            kernels=None,
+            device_profile=None,
+            workers=Workers(storage=f"sqlite:///{tmp_path / 'second'}", study="search"),
+            parent=None,
+            watcher=Silent(),
+        )
+    assert (out / "source-nats.npy").read_bytes() == kept

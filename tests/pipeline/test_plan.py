@@ -15,7 +15,15 @@ from terselm.compress.recipe import Recipe
 from terselm.linear.base import tensor_bytes
 from terselm.linear.low_rank import LowRank
 from terselm.pipeline import plan as plans
-from terselm.pipeline.plan import Knobs, make_plan, plan_recipe, quantized_bytes
+from terselm.pipeline.jobs import planned_jobs
+from terselm.pipeline.plan import (
+    GROUPS,
+    Knobs,
+    make_plan,
+    plan_recipe,
+    quantized_bytes,
+    smallest_possible,
+)
 from terselm.pipeline.sensitivity import (
     BitsProbe,
     MatrixSensitivity,
@@ -23,6 +31,7 @@ from terselm.pipeline.sensitivity import (
     Sensitivity,
     loss_at_rank,
 )
+from terselm.pipeline.space import Space
 from tests.tiny import random_quantized
 
 
@@ -108,6 +117,16 @@ def test_more_bytes_lose_no_more():
 
 def test_nothing_is_planned_that_is_too_small():
     assert make_plan(SMALL, Knobs(500), fixed_bytes=0) is None
+
+
+@pytest.mark.parametrize("unit", ["file", "read"])
+def test_the_smallest_size_is_possible_and_no_smaller_one_is(unit: str):
+    fixed = 2_000 if unit == "file" else 0
+    wide = Sensitivity(10, tuple(replace(each, errors=(1.0,)) for each in SMALL.matrices))
+    least = smallest_possible(wide, fixed, unit)
+    assert planned_jobs(wide, Space(unit, least, least, True, math.inf, fixed))
+    for group in GROUPS:
+        assert make_plan(wide, Knobs(least - 1, unit, group=group), fixed) is None
 
 
 def test_a_plan_is_near_the_best_of_all(monkeypatch):

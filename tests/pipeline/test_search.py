@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,21 @@ from terselm.compress.recipe import Recipe, load_recipe, presets
 from terselm.errors import TerselmError, UsageError
 from terselm.evaluate.native import evaluate_file
 from terselm.models.checkpoint import load, save
+from terselm.pipeline import run as run_module
 from terselm.pipeline import search as search_module
 from terselm.pipeline.budget import Budget
+from terselm.pipeline.job import Job
 from terselm.pipeline.measurement import Candidate
 from terselm.pipeline.recovery import make_recovery
+from terselm.pipeline.results import pick
 from terselm.pipeline.run import Workers, open_study, search
+from terselm.pipeline.search import Request, Search
+from terselm.pipeline.study import Study
+from terselm.pipeline.work import Outcome
 from terselm.pipeline.workbench import Setting, Workbench
 from terselm.text.corpus import open_corpus
 from tests.pipeline.conftest import Trained
+from tests.pipeline.test_front import candidate
 
 
 class Notes:
@@ -173,11 +181,66 @@ def test_time_is_kept(trained: Trained, tmp_path: Path):
     assert any(each["trained"] for each in results["candidates"])
 
 
-def test_a_model_that_fits_is_left_alone(trained: Trained, tmp_path: Path):
+class Known:
+    """A runner that knows what comes of the jobs."""
+
+    slots = 1
+
+    def __init__(self, *candidates: Candidate) -> None:
+        self.measured = {
+            each.label: replace(each.measured, whole_text=True, tokens=100) for each in candidates
+        }
+        self.done: list[Any] = []
+
+    def start(self, trial: Any, job: Job) -> None:
+        self.done.append((trial, job, Outcome(self.measured[job.label], 1.0, "file")))
+
+    def finished(self) -> list[Any]:
+        done, self.done = self.done, []
+        return done
+
+
+def test_what_alone_is_fast_enough_is_read_on_the_whole_text(tmp_path: Path):
+    slow = candidate(0, 10, 50.0, time=30.0)
+    fast = candidate(1, 20, 60.0, time=10.0, whole=False)
+    study = Study(f"sqlite:///{tmp_path / 'trials'}", "search", 0)
+    study.note("source", candidate(9, 100, 40.0, time=90.0).measured.as_dict())
+    for each in (slow, fast):
+        study.put(Job(each.origin, each.label, each.recipe))
+        study.finish(study.take(), each)
+    budget = Budget(max_latency="15us")
+    made = Search(None, study, Known(slow, fast), Request(budget), Notes())  # type: ignore[arg-type]
+    made._read_whole_text()
+    picked = pick(made.candidates(), made.limits, made.source, budget)
+    assert picked.chosen is not None and picked.chosen.number == fast.number
+
+
+@pytest.fixture
+def nothing_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search ends as soon as it is known that its budget can be met."""
+    for name in ("_explore", "_train", "_finish_presets", "_read_whole_text"):
+        monkeypatch.setattr(Search, name, lambda *values: None)
+    monkeypatch.setattr(run_module, "finish", lambda made, candidates: {"went on": True})
+
+
+def test_a_model_that_fits_is_left_alone(trained: Trained, tmp_path: Path, nothing_tried: None):
     budget = Budget(max_size="100%", max_perplexity="+0%")
     results = run(trained, tmp_path / "out", budget)
     assert results["fits"]
     assert not (tmp_path / "out" / "chosen").exists()
+    assert run(trained, tmp_path / "out", budget, force=True)["went on"]
+
+
+def test_a_search_that_was_stopped_goes_on_only_if_asked_to(
+    trained: Trained, tmp_path: Path, nothing_tried: None
+):
+    first, second = Notes(), Notes()
+    assert run(trained, tmp_path / "out", resume=True, watcher=first)["went on"]
+    assert any("nothing to go on with; a search begins" in each for each in first.phases)
+    with pytest.raises(UsageError, match="earlier search; go on with --resume"):
+        run(trained, tmp_path / "out")
+    assert run(trained, tmp_path / "out", resume=True, watcher=second)["went on"]
+    assert not any("nothing to go on with" in each for each in second.phases)
 
 
 @pytest.mark.parametrize(
@@ -189,13 +252,19 @@ def test_a_model_that_fits_is_left_alone(trained: Trained, tmp_path: Path):
     ],
 )
 def test_an_impossible_budget_is_refused_early(
-    trained: Trained, tmp_path: Path, values: dict[str, str], nearest: str
+    trained: Trained,
+    tmp_path: Path,
+    values: dict[str, str],
+    nearest: str,
+    nothing_tried: None,
 ):
     notes = Notes()
     with pytest.raises(TerselmError, match="cannot be met") as caught:
         run(trained, tmp_path / "out", Budget(**values), watcher=notes)
     assert nearest in str(caught.value)
     assert len(notes.candidates) <= 1
+    advised = {name: str(caught.value).split()[-1] for name in values}
+    assert run(trained, tmp_path / "out", Budget(**advised))["went on"]
 
 
 def test_two_searches_in_one_folder(trained: Trained, unlimited: tuple[Path, Any]):

@@ -24,6 +24,14 @@ def test_of_two_that_sample_the_same_plan_the_earlier_keeps_it(tmp_path: Path):
     assert not other.is_anothers(second, JOB.key)
 
 
+def test_what_the_sampler_chose_counts_though_it_failed(tmp_path: Path):
+    study = Study(f"sqlite:///{tmp_path / 'search.sqlite3'}", "search", 0)
+    trial = study.take()
+    trial.suggest_float("bytes", 1.0, 2.0)
+    study.fail(trial, "not possible")
+    assert study.sampled() == 1
+
+
 def test_a_plan_that_waits_is_taken(tmp_path: Path):
     study = Study(f"sqlite:///{tmp_path / 'search.sqlite3'}", "search", 0)
     trial = study.take()

@@ -27,6 +27,20 @@ def test_more_methods_than_colours(tmp_path):
     assert (tmp_path / "many.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_style_keeps_its_look_whatever_else_is_drawn(tmp_path):
+    def draw(name: str, lines: list[MethodLine]) -> bytes:
+        methods_plot(lines, tmp_path / name, title="One")
+        return (tmp_path / name).read_bytes()
+
+    points = [(1000, 3.0), (2000, 2.5), (3000, 9.0), (3010, 19.0)]
+    assert draw("a.png", [MethodLine("one", points, 3)]) != draw(
+        "b.png", [MethodLine("one", points)]
+    )
+    assert draw("c.png", [MethodLine("one", points, 0)]) == draw(
+        "b.png", [MethodLine("one", points)]
+    )
+
+
 def test_nothing_to_draw_and_a_wrong_suffix(tmp_path):
     with pytest.raises(UsageError, match="no points"):
         methods_plot([MethodLine("empty", [])], tmp_path / "a.png", title="")

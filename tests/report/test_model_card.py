@@ -25,7 +25,9 @@ def test_the_hub_reads_the_head():
     card = ModelCard(model_card(search_results(), 44, "apache-2.0", base_model="me/lstm-650"))
     head = card.data.to_dict()
     assert head["library_name"] == "terselm"
-    assert head["license"] == "apache-2.0"
+    # The weights' licence alone would hide the terms of PTB.
+    assert head["license"] == "other"
+    assert head["license_name"] == "apache-2.0-weights-ptb-free-for-research-use-only"
     assert head["language"] == "en"
     assert head["base_model"] == "me/lstm-650"
     assert head["metrics"] == ["perplexity"]
@@ -66,6 +68,7 @@ def test_estimates_are_called_so():
     [
         (None, {"license": "other"}, "No licence was stated."),
         ("MIT", {"license": "mit"}, "Licence: MIT."),
+        ("apache-2.0", {"license": "apache-2.0"}, "Licence: apache-2.0."),
         (
             "My Own [1]",
             {"license": "other", "license_name": "my-own-1"},
@@ -74,10 +77,20 @@ def test_estimates_are_called_so():
     ],
 )
 def test_licences(licence, head, prose):
-    card = model_card(search_results(), 44, licence)
+    card = model_card({**search_results(), "data": "mine"}, 44, licence)
     data = ModelCard(card).data.to_dict()
     assert {name: data[name] for name in data if name.startswith("license")} == head
     assert prose in card
+
+
+def test_terms_of_the_text_are_said_with_and_without_a_licence():
+    for licence, prose in (
+        ("MIT", "Licence of the weights: MIT."),
+        (None, "No licence was stated."),
+    ):
+        card = model_card(search_results(), 44, licence)
+        assert "Penn Treebank, which is free for research use only; its terms apply." in card
+        assert prose in card
 
 
 def test_strings_stay_strings():

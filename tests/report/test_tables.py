@@ -110,6 +110,12 @@ def test_evaluation():
     assert rows["bits a character"] == "1.2345"
     assert rows["tokens"] == "73,760"
     assert rows["unknown tokens"] == "4,794 (6.5 %)"
+    assert rows['1 / perplexity (the paper\'s "accuracy")'] == "0.850 %"
+    assert rows["right word first"] == "25.0 %"
+    characters = dict(
+        row for row in markdown_cells(evaluation_table(evaluation, "valid", "character"))[2:]
+    )
+    assert characters["right character in first three"] == "40.0 %"
     short = Evaluation(10.0, None, 3, None, 0.1, 0.0, 0.0, 0.1, 0)
     rows = dict(row for row in markdown_cells(evaluation_table(short, "valid"))[2:])
     assert rows["95 % interval"] == rows["bits a character"] == "–"

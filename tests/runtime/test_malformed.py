@@ -23,6 +23,7 @@ ONLY_C_REFUSES = {
     "bad-kind-twice": JSON_AS_PYTHON_READS_IT,
     "bad-weight-twice": JSON_AS_PYTHON_READS_IT,
     "bad-misaligned": "only what reads tensors in place needs them at multiples of 64",
+    "bad-work-descriptions": BOUND,
     "bad-work-merges": BOUND,
     "bad-work-nested-trains": BOUND,
     "bad-work-rank": BOUND,

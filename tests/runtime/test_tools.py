@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 
 import terselm
+from terselm.compress.apply import compress
+from terselm.compress.recipe import Recipe
 from terselm.evaluate.perplexity import perplexity
 from terselm.models.checkpoint import load, save
 from terselm.runtime import Model, kernel_names
+from tests.runtime.test_preview import make as many_words
 from tests.tiny import make_model
 
 BUILT = Path(__file__).resolve().parents[2] / "native" / "build" / "plain"
@@ -141,11 +144,29 @@ def test_every_kernel(path: Path) -> None:
         same(table(printed), table(found["portable"]))
 
 
-def test_preview(path: Path) -> None:
-    printed = output("tlm-run", "predict", path, "w01", "--preview", "4")
+def test_preview(tmp_path: Path) -> None:
+    path = tmp_path / "many.safetensors"
+    save(many_words(None), path)
+    assert Model(path, preview=4).preview == 4
+    # `output` also says that no line is on stderr.
+    printed = output("tlm-run", "predict", path, "w001", "--preview", "4")
     assert [row[0] for row in table(printed)] == [
-        row[0] for row in table(output("tlm-run", "predict", path, "w01"))
+        row[0] for row in table(output("tlm-run", "predict", path, "w001"))
     ]
+
+
+@pytest.mark.parametrize(("tool", "verb"), [("tlm-run", ["predict"]), ("tlm-bench", [])])
+def test_a_preview_that_is_left_out_is_told(tool: str, verb: list[str], tmp_path: Path) -> None:
+    small = tmp_path / "small.safetensors"
+    recipe = Recipe.from_list([{"method": "quantize", "bits": 4}])
+    save(compress(make_model("lstm"), recipe).model, small)
+    more = ["w01"] if verb else ["--steps", "5"]
+    done = run(tool, *verb, small, *more, "--preview", "4")
+    assert done.returncode == 0
+    assert done.stderr.startswith(
+        f"{tool}: no preview of 4 bits: it would save less than a quarter"
+    )
+    assert done.stderr.count("\n") == 1
 
 
 def test_describe(path: Path) -> None:

@@ -10,7 +10,15 @@ from terselm.cli.options import Debug, Json, Kernels, ModelFile, Threads
 from terselm.cli.output import Output
 
 Steps = Annotated[int, typer.Option("--steps", help="Tokens timed one by one.", min=10)]
-Batch = Annotated[int, typer.Option("--batch", help="States stepped together.", min=1, max=4096)]
+Batch = Annotated[
+    int,
+    typer.Option(
+        "--batch",
+        help="States stepped together, for tokens a second (tlm-bench takes 32 unless told).",
+        min=1,
+        max=4096,
+    ),
+]
 
 
 def bench(

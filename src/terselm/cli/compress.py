@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 RecipeOption = Annotated[
     str, typer.Option("--recipe", metavar="FILE|PRESET", help="Recipe file or preset.")
 ]
-Split = Annotated[str, typer.Option("--split", help="Text of the printed perplexities.")]
+Split = Annotated[
+    str,
+    typer.Option("--split", help="Text of the printed perplexities: train, valid or test."),
+]
 CalibrationTokens = Annotated[
     int | None,
     typer.Option(
@@ -55,6 +59,7 @@ def compress(
     from terselm.cli.calibration import calibration_text
     from terselm.cli.loading import open_model, prepare_output, split_of
     from terselm.cli.recovery import recovery
+    from terselm.cli.text import read_small_file
     from terselm.compress.apply import compress as apply_recipe
     from terselm.compress.base import Context
     from terselm.compress.recipe import load_recipe
@@ -63,7 +68,9 @@ def compress(
     from terselm.report.tables import compression_table
 
     output = Output(json)
-    prepare_output(out)
+    prepare_output(out, {"the model": model, "the recipe": recipe, "the text": data})
+    if Path(recipe).is_file():
+        read_small_file(Path(recipe), "--recipe", "a YAML file of steps, or the name of a preset")
     steps = load_recipe(recipe)
     source = open_model(model, device)
     if data is not None:
@@ -81,11 +88,12 @@ def compress(
     ]
 
     def note(record: StepRecord, current: LanguageModel) -> None:
-        row = {"step": record.description, "bytes": record.bytes, "perplexity": measure(current)}
-        larger = record.bytes > LARGER * rows[-1]["bytes"]
-        rows.append(row)
-        reached = "" if row["perplexity"] is None else f", perplexity {row['perplexity']:.2f}"
-        output.remark(f"{record.number}. {record.description}: {record.bytes:,} bytes{reached}")
+        found = measure(current)
+        size = _size_with(current, split, found)
+        larger = size > LARGER * rows[-1]["bytes"]
+        rows.append({"step": record.description, "bytes": size, "perplexity": found})
+        reached = "" if found is None else f", perplexity {found:.2f}"
+        output.remark(f"{record.number}. {record.description}: {size:,} bytes{reached}")
         if larger:
             output.remark(f"step {record.number} made the file larger; leave it out, or change it")
 
@@ -117,6 +125,17 @@ def compress(
     if result.same_form:
         left.append(f"stored as before, with other values: {', '.join(result.same_form)}")
     output.result(values, compression_table(rows), *left, f"wrote {out}")
+
+
+def _size_with(model: LanguageModel, split: str, perplexity: float | None) -> int:
+    """Return the bytes of the model's file with this perplexity in its provenance."""
+    from terselm.models.checkpoint import lay_out
+
+    before = model.provenance
+    model.provenance = {**before, "perplexity": {split: perplexity}}
+    size = lay_out(model).size
+    model.provenance = before
+    return size
 
 
 def _new_words(tokens: TokenizedSplit, split: str) -> str:

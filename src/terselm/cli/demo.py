@@ -6,9 +6,9 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from terselm.cli.options import Debug, ModelOrSmallest
+from terselm.cli.model_argument import chosen_model
+from terselm.cli.options import Debug, ModelOrUsual
 from terselm.errors import UsageError
-from terselm.zoo import PREFIX, model_path
 
 if TYPE_CHECKING:
     from terselm.runtime.model import Model
@@ -18,7 +18,7 @@ CONTINUATION = 40
 """Tokens of a continuation, where tokens are characters or pieces of words."""
 
 
-def demo(model: ModelOrSmallest = PREFIX, debug: Debug = False) -> None:
+def demo(model: ModelOrUsual = None, debug: Debug = False) -> None:
     """Type, and see what the model suggests, as a keyboard does.
 
     A line that ends in the middle of a word is completed; after a space the next word is
@@ -29,7 +29,7 @@ def demo(model: ModelOrSmallest = PREFIX, debug: Debug = False) -> None:
     from terselm.report.sizes import human_bytes
     from terselm.runtime.model import Model
 
-    opened = Model(model_path(model))
+    opened = Model(chosen_model(model, _remark))
     about = opened.describe()
     print(
         f"{human_bytes(about.file_bytes)}, {about.vocabulary_size:,} {about.vocabulary_kind}. "
@@ -83,6 +83,10 @@ def _continued(model: Model, line: str) -> str:
         text += model.text_of(token)
         model.step(state, token)
     return text
+
+
+def _remark(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def _read() -> str | None:

@@ -20,7 +20,7 @@ from terselm.cli.options import (
 from terselm.cli.output import Output
 from terselm.errors import UsageError
 
-Split = Annotated[str, typer.Option("--split", help="valid or test.")]
+Split = Annotated[str, typer.Option("--split", help="train, valid or test.")]
 
 
 def evaluate(
@@ -41,7 +41,7 @@ def evaluate(
 
     **Example**: terselm evaluate lstm.safetensors --data ptb --split test
     """
-    from terselm.report.tables import evaluation_table
+    from terselm.report.tables import evaluation_table, unit_of
 
     output = Output(json)
     native = check_engine(engine)
@@ -51,11 +51,13 @@ def evaluate(
         if native:
             from terselm.cli.text import corpus_with
             from terselm.evaluate.native import evaluate_file
+            from terselm.runtime.model import Model
 
             corpus = corpus_with(data, split)
             evaluation = evaluate_file(
                 model, corpus, split, threads=threads, kernels=kernels, progress=advance
             )
+            kind = Model(model, trusted=True).describe().vocabulary_kind
         else:
             from terselm.cli.loading import open_model, split_of
             from terselm.evaluate.perplexity import evaluate as measure
@@ -63,5 +65,6 @@ def evaluate(
             language_model = open_model(model, device)
             tokens = split_of(data, split, language_model.vocabulary)
             evaluation = measure(language_model, tokens, progress=advance)
+            kind = language_model.vocabulary.kind
     values = {"model": str(model), "split": split, "engine": engine, **evaluation.as_dict()}
-    output.result(values, evaluation_table(evaluation, split))
+    output.result(values, evaluation_table(evaluation, split, unit_of(kind)))

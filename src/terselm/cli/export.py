@@ -37,7 +37,7 @@ def export(
     from terselm.exporters.base import export_model
     from terselm.report.tables import export_table
 
-    prepare_output(out)
+    prepare_output(out, {"the model": model})
     exported = export_model(model, out, target=to, name=name)
     needs = exported.needs
     values = {

@@ -15,7 +15,9 @@ Kind = Annotated[str | None, typer.Option("--from", help="Layout; found by itsel
 VocabularyFile = Annotated[
     Path | None,
     typer.Option(
-        "--vocabulary", metavar="FILE", help="One word a line; the line number is the id."
+        "--vocabulary",
+        metavar="FILE",
+        help="One word a line, `<eos>` among them; the first line is id 0.",
     ),
 ]
 VocabularyData = Annotated[
@@ -56,7 +58,7 @@ def import_model(
     from terselm.models.checkpoint import save
 
     output = Output(json)
-    prepare_output(out)
+    prepare_output(out, {"SRC": source, "the vocabulary": vocabulary, "the text": data})
     imported = read(
         source,
         kind=kind,

@@ -7,7 +7,7 @@ from terselm.cli.output import Output
 
 
 def inspect(model: ModelFile, json: Json = False, debug: Debug = False) -> None:
-    """Show every weight: form, shape, bytes, MACs, share of the file.
+    """Show every weight: form, shape, bytes, multiply-accumulates (MACs), share of the file.
 
     MACs with a star are more than the dense matrix would need.
 

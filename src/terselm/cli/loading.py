@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
 from terselm.cli.text import corpus_with
 from terselm.errors import UsageError
+from terselm.files import check_writable
 from terselm.models.checkpoint import load
 from terselm.models.language_model import LanguageModel
 from terselm.text.token_cache import TokenizedSplit, tokenize
@@ -41,18 +43,32 @@ def split_of(data: str, split: str, vocabulary: Vocabulary) -> TokenizedSplit:
     return tokenize(corpus_with(data, split), split, vocabulary)
 
 
-def prepare_output(out: Path) -> None:
-    """Fail early where a result could not be written at the end.
+def prepare_output(out: Path, reads: Mapping[str, str | Path | None] | None = None) -> None:
+    """Fail early where a result could not be written at the end, or would replace its source.
+
+    Parameters
+    ----------
+    out : Path
+    reads : mapping, optional
+        What is read, by what it is called: {"the model": path}. A path of None is none.
 
     Raises
     ------
     UsageError
-        If the folder does not exist or `out` is a folder.
+        If the folder does not exist, or `out` is a folder, a device or one of what is read.
+    TerselmError
+        If the folder cannot be written to.
     """
     if out.is_dir():
         raise UsageError(f"--out {out} is a folder; give a file name in it")
     if not out.parent.is_dir():
         raise UsageError(f"--out {out}: the folder {out.parent} does not exist; make it first")
+    if out.exists() and not out.is_file():
+        raise UsageError(f"--out {out} is a device, not a file; give another name")
+    for what, path in (reads or {}).items():
+        if path is not None and Path(path).exists() and Path(path).resolve() == out.resolve():
+            raise UsageError(f"--out {out} is {what} itself; give another name")
+    check_writable(out)
 
 
 def prepare_folder(out: Path) -> None:
@@ -67,3 +83,4 @@ def prepare_folder(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"--out {out}: cannot make this folder: {error.strerror}") from None
+    check_writable(out / "terselm")

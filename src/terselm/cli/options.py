@@ -27,11 +27,11 @@ ModelFile = Annotated[
         parser=model_path,
     ),
 ]
-ModelOrSmallest = Annotated[
-    str,
+ModelOrUsual = Annotated[
+    str | None,
     typer.Argument(
         metavar="MODEL",
-        help="A terselm model file, or zoo:NAME; the smallest of the zoo if left out.",
+        help="A terselm model file, or zoo:NAME; the smallest word model of the zoo if left out.",
         show_default=False,
     ),
 ]

@@ -7,13 +7,17 @@ from typing import Annotated
 
 import typer
 
-from terselm.cli.options import Debug, Engine, Json, ModelOrSmallest, check_engine
+from terselm.cli.model_argument import check_is_text, chosen_model
+from terselm.cli.options import Debug, Engine, Json, ModelOrUsual, check_engine
 from terselm.cli.output import Output
-from terselm.errors import UsageError
+from terselm.errors import TerselmError, UsageError
+
+Found = tuple[list[tuple[str, float]], int, str]
+"""Words and their probabilities, how many of the text are unknown, what the tokens are."""
 
 Text = Annotated[
     str | None,
-    typer.Argument(metavar="TEXT", help="What was said so far.", show_default=False),
+    typer.Argument(metavar="TEXT", help="What was said so far; always needed.", show_default=False),
 ]
 Count = Annotated[int, typer.Option("-k", "--count", help="How many words.", min=1)]
 Prefix = Annotated[
@@ -22,7 +26,7 @@ Prefix = Annotated[
 
 
 def predict(
-    model: ModelOrSmallest,
+    model: ModelOrUsual = None,
     text: Text = None,
     k: Count = 5,
     prefix: Prefix = "",
@@ -34,32 +38,35 @@ def predict(
 
     **Example**: terselm predict small.safetensors "the company said" -k 5
     """
-    from terselm.report.tables import prediction_table
-    from terselm.zoo import PREFIX, model_path
+    from terselm.report.tables import prediction_table, unit_of
 
     output = Output(json)
-    if text is None and (model.startswith(PREFIX) or model.endswith(".safetensors")):
-        raise UsageError(f"no TEXT after {model}; say what comes before the word to predict")
-    path = model_path(PREFIX if text is None else model)
-    text = model if text is None else text
-    predictions, unknown = (
-        _by_library(path, text, k, prefix)
-        if check_engine(engine)
-        else _by_torch(path, text, k, prefix)
-    )
+    predict_with = _by_library if check_engine(engine) else _by_torch
+    said = model if text is None else text
+    if said is None:
+        raise UsageError("no TEXT; say what comes before the word to predict")
+    if text is None:
+        check_is_text(said)
+    path = chosen_model(None if text is None else model, output.remark)
+    predictions, unknown, tokens = predict_with(path, said, k, prefix)
+    unit = unit_of(tokens)
+    if not predictions:
+        raise TerselmError(f"no {unit} begins with {prefix!r}; try a shorter --prefix")
     if unknown:
-        output.remark(f"{unknown} of the words are not in the vocabulary")
+        verb = "is" if unknown == 1 else "are"
+        output.remark(f"{unknown} of the {unit}s {verb} not in the vocabulary")
     values = {
-        "text": text,
+        "model": str(path),
+        "text": said,
         "unknown": unknown,
         "predictions": [
             {"word": word, "probability": probability} for word, probability in predictions
         ],
     }
-    output.result(values, prediction_table(predictions))
+    output.result(values, prediction_table(predictions, unit))
 
 
-def _by_library(path: Path, text: str, k: int, prefix: str) -> tuple[list[tuple[str, float]], int]:
+def _by_library(path: Path, text: str, k: int, prefix: str) -> Found:
     from terselm.runtime.model import Model
 
     model = Model(path)
@@ -67,10 +74,11 @@ def _by_library(path: Path, text: str, k: int, prefix: str) -> tuple[list[tuple[
     if k > choices:
         raise UsageError(f"k is {k}; it must be from 1 to {choices}, the tokens to choose from")
     unknown = int((model.tokenize(text) == model.unknown_token).sum())
-    return model.predict(text, k, prefix=prefix), unknown
+    tokens = model.describe().vocabulary_kind
+    return model.predict(text, k, prefix=prefix), unknown, tokens
 
 
-def _by_torch(path: Path, text: str, k: int, prefix: str) -> tuple[list[tuple[str, float]], int]:
+def _by_torch(path: Path, text: str, k: int, prefix: str) -> Found:
     from terselm.cli.loading import open_model
     from terselm.evaluate.predict import count_unknown
     from terselm.evaluate.predict import predict as most_likely
@@ -79,5 +87,8 @@ def _by_torch(path: Path, text: str, k: int, prefix: str) -> tuple[list[tuple[st
     words = model.vocabulary.words
     left_out = [word for word in words if not word.startswith(prefix)]
     fitting = sum(word.startswith(prefix) for word in words if word != "<unk>")
-    predictions = most_likely(model, text, min(k, fitting) if prefix else k, exclude=left_out)
-    return predictions, count_unknown(model, text)
+    predictions: list[tuple[str, float]] = []
+    if fitting:
+        k = min(k, fitting) if prefix else k
+        predictions = most_likely(model, text, k, exclude=left_out)
+    return predictions, count_unknown(model, text), model.vocabulary.kind

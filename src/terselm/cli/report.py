@@ -35,14 +35,16 @@ def report(
     import json as decoder
 
     from terselm.cli.loading import prepare_output
+    from terselm.cli.text import read_small_file
     from terselm.files import write_bytes
     from terselm.report.search_report import render_page
 
-    prepare_output(out)
+    prepare_output(out, {"the results file": results})
+    text = read_small_file(results, "", "the results.json of a search")
     try:
-        values = decoder.loads(results.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{results}: cannot be read: {error}") from None
+        values = decoder.loads(text)
+    except (ValueError, RecursionError):
+        raise UsageError(f"{results} is not JSON; give the results.json of a search") from None
     try:
         page = render_page(values, scripts=scripts)
     except (KeyError, TypeError, AttributeError, ValueError) as error:

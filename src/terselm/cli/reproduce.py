@@ -21,7 +21,7 @@ def reproduce(
         str,
         typer.Argument(
             metavar="SUITE",
-            help="paper, frontier, or a folder of experiment files.",
+            help="paper, frontier, shakespeare, smoke, or a folder of experiment files.",
             show_default=False,
         ),
     ],
@@ -34,12 +34,18 @@ def reproduce(
     rows: Annotated[
         str | None,
         typer.Option(
-            "--rows", help="Only these, with commas: lstm-200,gru-650.", show_default=False
+            "--rows",
+            help="Only these rows of the table, with commas: lstm-200,gru-650.",
+            show_default=False,
         ),
     ] = None,
     seeds: Annotated[
         str | None,
-        typer.Option("--seeds", help="Only these, with commas: 0,2.", show_default=False),
+        typer.Option(
+            "--seeds",
+            help="Only the runs with these seeds of training, with commas: 0,2.",
+            show_default=False,
+        ),
     ] = None,
     data: Annotated[str, typer.Option("--data", metavar="DIR|FILE|NAME", help="Text.")] = "ptb",
     device: Device = "auto",

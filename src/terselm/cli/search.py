@@ -157,6 +157,7 @@ def search(
             out=folder,
             seed=seed,
             kernels=kernels,
+            device_profile=device_profile,
             workers=workers,
             parent=worker_of,
             watcher=watcher,

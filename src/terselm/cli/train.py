@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from terselm.cli.options import Data, Debug, Device, Json, Out
 from terselm.cli.output import Output
+
+if TYPE_CHECKING:
+    from terselm.experiments.training import Settings
 
 MODEL, TEXT, OPTIMIZATION = "Model", "Text", "Optimization"
 REGULARIZATION, RUN = "Regularization", "Run"
@@ -23,14 +26,28 @@ Config = Annotated[
     Path | None,
     _option("--config", "YAML file with any of these settings; flags win over it.", RUN),
 ]
-Cell = Annotated[str | None, _option("--cell", "lstm, gru, rnn_tanh or rnn_relu. [lstm]", MODEL)]
+Cell = Annotated[
+    str | None,
+    _option(
+        "--cell",
+        "lstm, gru, rnn_tanh, rnn_relu; with --projection also projected_gru, "
+        "projected_rnn_tanh, projected_rnn_relu. [lstm]",
+        MODEL,
+    ),
+]
 Layers = Annotated[int | None, _option("--layers", "Recurrent layers. [2]", MODEL, min=1)]
 HiddenSize = Annotated[int | None, _option("--hidden", "Units of a layer. [200]", MODEL, min=1)]
 Embedding = Annotated[
     int | None, _option("--embedding", "Size of the word vectors. [as --hidden]", MODEL, min=1)
 ]
 Projection = Annotated[
-    int | None, _option("--projection", "Recurrent projection of an LSTM.", MODEL, min=1)
+    int | None,
+    _option(
+        "--projection",
+        "Size of the recurrent projection of an lstm or projected_... cell. [none]",
+        MODEL,
+        min=1,
+    ),
 ]
 Tied = Annotated[
     bool | None, _option("--tied/--untied", "Output layer uses the embedding. [untied]", MODEL)
@@ -42,73 +59,132 @@ Cutoffs = Annotated[
     str | None,
     _option("--cutoffs", "Of the adaptive output: ranks such as 2000,10000.", MODEL),
 ]
-Tokens = Annotated[str | None, _option("--tokens", "words, characters or bpe. [words]", TEXT)]
-VocabularySize = Annotated[
-    int | None, _option("--vocabulary-size", "Most tokens of free text or bpe.", TEXT, min=2)
+Tokens = Annotated[
+    str | None,
+    _option("--tokens", "words, characters or bpe (byte-pair encoding). [words]", TEXT),
 ]
-Lowercase = Annotated[bool | None, _option("--lowercase", "Lower-case the text.", TEXT)]
+VocabularySize = Annotated[
+    int | None,
+    _option(
+        "--vocabulary-size",
+        "Most tokens. [10000 words, or all where the text says <unk> already; all characters; "
+        "4096 byte pairs]",
+        TEXT,
+        min=2,
+    ),
+]
+Lowercase = Annotated[bool | None, _option("--lowercase", "A to Z become a to z.", TEXT)]
 Optimizer = Annotated[
-    str | None, _option("--optimizer", "sgd, adam, adamw, adam_then_sgd. [sgd]", OPTIMIZATION)
+    str | None, _option("--optimizer", "sgd, adam, adamw or adam_then_sgd. [sgd]", OPTIMIZATION)
 ]
 LearningRate = Annotated[
-    float | None, _option("--learning-rate", "On the mean loss of a token.", OPTIMIZATION)
+    float | None,
+    _option(
+        "--learning-rate",
+        "Of the optimizer that starts. [20 for sgd, 0.002 for adam, adamw and adam_then_sgd]",
+        OPTIMIZATION,
+    ),
 ]
 Loss = Annotated[
     str | None,
-    _option("--loss", "full, or for very many words sampled or nce. [full]", OPTIMIZATION),
+    _option(
+        "--loss",
+        "full; or for very many words sampled (softmax over a sample) or nce (noise-contrastive "
+        "estimation). [full]",
+        OPTIMIZATION,
+    ),
 ]
 Samples = Annotated[
-    int | None, _option("--samples", "Words that a sampled loss scores. [8192]", OPTIMIZATION)
+    int | None,
+    _option("--samples", "Words that --loss sampled or nce scores. [8192]", OPTIMIZATION, min=1),
 ]
 Schedule = Annotated[
     str | None,
-    _option("--schedule", "constant, exponential, plateau or cosine.", OPTIMIZATION),
+    _option(
+        "--schedule",
+        "Of the learning rate. constant; exponential: times --decay every epoch; plateau: times "
+        "--decay after an epoch that is not the best so far; cosine: to zero at the end. [plateau]",
+        OPTIMIZATION,
+    ),
 ]
 Decay = Annotated[
-    float | None, _option("--decay", "Factor on the rate, as the schedule says.", OPTIMIZATION)
+    float | None,
+    _option("--decay", "Factor on the learning rate, as --schedule says. [0.5]", OPTIMIZATION),
 ]
 DecayAfter = Annotated[
-    int | None, _option("--decay-after", "Epochs before decay begins.", OPTIMIZATION)
+    int | None, _option("--decay-after", "Epochs before decay begins. [0]", OPTIMIZATION)
 ]
 WeightDecay = Annotated[
-    float | None, _option("--weight-decay", "Shrinks weights a step.", REGULARIZATION)
+    float | None,
+    _option(
+        "--weight-decay",
+        "Pull of weights to zero: L2 for sgd and adam, decoupled for adamw. [0]",
+        REGULARIZATION,
+    ),
 ]
-Clip = Annotated[float | None, _option("--clip", "Greatest norm of the gradient.", OPTIMIZATION)]
-Epochs = Annotated[int | None, _option("--epochs", "Passes over the text.", OPTIMIZATION, min=1)]
-Batch = Annotated[int | None, _option("--batch", "Parallel streams of text.", OPTIMIZATION, min=1)]
+Clip = Annotated[
+    float | None, _option("--clip", "Greatest norm of the gradient. [0.25]", OPTIMIZATION)
+]
+Epochs = Annotated[
+    int | None, _option("--epochs", "Passes over the text. [40]", OPTIMIZATION, min=1)
+]
+Batch = Annotated[
+    int | None, _option("--batch", "Parallel streams of text. [20]", OPTIMIZATION, min=1)
+]
 Window = Annotated[
     int | None,
-    _option("--window", "Steps of back-propagation through time.", OPTIMIZATION, min=1),
+    _option("--window", "Steps of back-propagation through time. [35]", OPTIMIZATION, min=1),
 ]
 Dropout = Annotated[
-    float | None, _option("--dropout", "On the output of every layer.", REGULARIZATION)
+    float | None, _option("--dropout", "On the output of every layer. [0]", REGULARIZATION)
 ]
 InputDropout = Annotated[
-    float | None, _option("--input-dropout", "On the word vectors.", REGULARIZATION)
+    float | None, _option("--input-dropout", "On the word vectors. [0]", REGULARIZATION)
 ]
 EmbeddingDropout = Annotated[
-    float | None, _option("--embedding-dropout", "On whole words.", REGULARIZATION)
+    float | None, _option("--embedding-dropout", "On whole words. [0]", REGULARIZATION)
 ]
 WeightDrop = Annotated[
-    float | None, _option("--weight-drop", "On recurrent weights.", REGULARIZATION)
+    float | None, _option("--weight-drop", "On recurrent weights. [0]", REGULARIZATION)
 ]
 Locked = Annotated[
     bool | None,
-    _option("--locked-dropout/--plain-dropout", "One mask a window.", REGULARIZATION),
+    _option("--locked-dropout/--plain-dropout", "One mask a window. [plain]", REGULARIZATION),
 ]
 Activation = Annotated[
     float | None,
-    _option("--activation-regularization", "Weight of squared outputs.", REGULARIZATION),
+    _option("--activation-regularization", "Weight of squared outputs. [0]", REGULARIZATION),
 ]
 TemporalActivation = Annotated[
     float | None,
-    _option("--temporal-activation-regularization", "Of squared changes.", REGULARIZATION),
+    _option("--temporal-activation-regularization", "Of squared changes. [0]", REGULARIZATION),
 ]
-Averaging = Annotated[str | None, _option("--averaging", "none, ema or nt_asgd.", REGULARIZATION)]
+Averaging = Annotated[
+    str | None,
+    _option(
+        "--averaging",
+        "Of the weights: none, ema (exponential moving average) or nt_asgd (plain average from "
+        "the epoch on in which validation stops improving). [none]",
+        REGULARIZATION,
+    ),
+]
 EarlyStopping = Annotated[
-    int | None, _option("--early-stopping", "Epochs without improvement.", RUN, min=1)
+    int | None,
+    _option(
+        "--early-stopping",
+        "Stop after so many epochs without a better validation perplexity. [never]",
+        RUN,
+        min=1,
+    ),
 ]
-TimeLimit = Annotated[float | None, _option("--time-limit", "Seconds.", RUN)]
+TimeLimit = Annotated[
+    str | None,
+    _option(
+        "--time-limit",
+        "Of training and validation: 600 (seconds), 90s, 10min, 2h. [none]",
+        RUN,
+    ),
+]
 Precision = Annotated[str | None, _option("--precision", "auto, float32 or bfloat16. [auto]", RUN)]
 Resume = Annotated[bool, _option("--resume", "Go on where a run of this --out stopped.", RUN)]
 OptionalSeed = Annotated[int | None, _option("--seed", "Seed of everything random. [0]", RUN)]
@@ -171,40 +247,22 @@ def train(
         if name not in ("data", "out", "config", "device", "resume", "json", "debug")
         and value is not None
     }
-    _train(data, out, _settings(config, flags), device, resume, Output(json))
+    from terselm.cli.loading import choose_device, prepare_output
+    from terselm.cli.settings import read_settings
 
-
-def _settings(config: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of the file, or of the `train` of an experiment file, under the flags."""
-    import yaml
-
-    from terselm.errors import UsageError
-
-    values: dict[str, Any] = {}
-    if config is not None:
-        try:
-            values = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise UsageError(f"--config {config}: cannot be read: {error}") from None
-        if isinstance(values, dict) and isinstance(values.get("train"), dict):
-            values = values["train"]
-        if not isinstance(values, dict):
-            raise UsageError(f"--config {config}: expected settings, one `name: value` a line")
-    return {**values, **flags}
+    prepare_output(out, {"the text": data, "the --config file": config})
+    choose_device(device)
+    _train(data, out, read_settings(config, flags), device, resume, Output(json))
 
 
 def _train(
-    data: str, out: Path, values: dict[str, Any], device: str, resume: bool, output: Output
+    data: str, out: Path, settings: Settings, device: str, resume: bool, output: Output
 ) -> None:
-    from terselm.cli.loading import choose_device, prepare_output
-    from terselm.experiments.training import Trainer, make_settings
+    from terselm.experiments.training import Trainer
     from terselm.models.checkpoint import save
     from terselm.text.corpus import open_corpus
     from terselm.train.progress import ProgressObserver
 
-    prepare_output(out)
-    choose_device(device)
-    settings = make_settings(values)
     trainer = Trainer(settings, open_corpus(data))
     output.remark(
         f"{trainer.corpus.name}: {len(trainer.train_tokens.ids):,} training tokens, "

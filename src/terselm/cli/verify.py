@@ -7,19 +7,35 @@ from typing import Annotated
 
 import typer
 
-from terselm.cli.options import Debug, Json, ModelFile, OptionalData
+from terselm.cli.options import Debug, Json, ModelFile
 from terselm.cli.output import Output
+from terselm.zoo import model_path
 
 Against = Annotated[
     Path | None,
-    typer.Option("--against", metavar="MODEL", help="The model it was made from."),
+    typer.Option(
+        "--against",
+        metavar="MODEL",
+        help="The model it was made from: a file, or zoo:NAME. Goes with --data.",
+        parser=model_path,
+    ),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="DIR|FILE|NAME",
+        help="Text, as for train; its validation part is what both are compared on. "
+        "Goes with --against.",
+        show_default=False,
+    ),
 ]
 
 
 def verify(
     model: ModelFile,
     against: Against = None,
-    data: OptionalData = None,
+    data: Data = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -47,7 +63,7 @@ def verify(
             measured = agreement(language_model, reference, tokens, progress=advance)
         values |= measured.as_dict()
         lines.append(
-            f"agrees with {against.name} on the first word {measured.top1:.1%}, "
+            f"agrees with {against} on the first word {measured.top1:.1%}, "
             f"divergence {measured.kl_divergence:.4f} nats over {measured.tokens:,} tokens"
         )
     output.result(values, *lines)

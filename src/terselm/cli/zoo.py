@@ -13,7 +13,12 @@ from terselm.cli.output import Output
 Name = Annotated[str, typer.Argument(metavar="NAME", help="As `terselm zoo list` has it.")]
 File = Annotated[
     Path | None,
-    typer.Option("--out", metavar="FILE", help="[NAME.safetensors]", show_default=False),
+    typer.Option(
+        "--out",
+        metavar="FILE",
+        help="Where to write the model; its card goes beside it. [NAME.safetensors]",
+        show_default=False,
+    ),
 ]
 
 
@@ -52,6 +57,6 @@ def get(name: Name, out: File = None, json: Json = False, debug: Debug = False) 
 
     entry = find(name)
     target = out or Path(f"{name}.safetensors")
-    prepare_output(target)
+    prepare_output(target, {"the model of the zoo": entry.model})
     written = [str(path) for path in copy_model(entry, target)]
     Output(json).result({"name": name, "written": written}, f"wrote {', '.join(written)}")

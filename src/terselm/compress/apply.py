@@ -157,6 +157,9 @@ def _apply_step(
             raise UsageError("needs calibration text; give --data")
         found = context.statistics or collect(model, context.calibration)
         context = replace(context, statistics=found)
+    else:
+        # A recipe's result must not depend on whether its caller had statistics at hand.
+        context = replace(context, statistics=None)
     leaves = {
         leaf_name: leaf
         for whole, op in weights.items()

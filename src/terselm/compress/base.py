@@ -94,8 +94,9 @@ class Context:
         them where a step changes the vocabulary.
     statistics : Statistics or None
         What the inputs of every weight look like on the calibration text, measured on the
-        model as the step finds it. Set by `compress` where the method `needs_statistics`; if set
-        already, that is taken for the model as it is before the first step.
+        model as the step finds it. Set by `compress` where the method `needs_statistics`, and
+        None for other methods; if set already, that is taken for the model as it is before the
+        first step.
     model : LanguageModel or None
         The model as the step finds it; a `WeightMethod` may look at it. Set by `compress`.
     rounded : mapping of str to Tensor

@@ -8,10 +8,7 @@ from torch import Tensor
 from terselm.models.language_model import LanguageModel
 
 SCORES = ("embedding", "output", "output.head")
-"""Weights whose product gets the output layer's bias."""
-
-WITH_OUTPUT_BIAS = ("embedding", "output", "output.head")
-"""Weights that the output layer's bias is added to: of a softmax, or of an adaptive one."""
+"""Weights whose product gets the output layer's bias: of a softmax, or of an adaptive one."""
 
 
 def has_bias(name: str) -> bool:

@@ -1,7 +1,8 @@
-"""What an error in one matrix does to the predictions, measured."""
+"""What errors in matrices do to the predictions, measured."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from terselm.compress.leaves import change_leaves
+from terselm.compress.streams import parallel_streams
 from terselm.linear.base import LinearOp
 from terselm.models.language_model import LanguageModel
 
@@ -19,7 +22,7 @@ FEWEST_STEPS = 4
 
 
 class Divergence:
-    """Measures how far the predictions move when a leaf of the model is replaced.
+    """Measures how far the predictions move when leaves of the model are replaced.
 
     The measure is the Kullback-Leibler divergence from the model's own predictions, in nats a
     token: to second order the rise of the loss on text that the model fits, but positive and
@@ -29,22 +32,31 @@ class Divergence:
     ----------
     model : LanguageModel
         Unchanged.
-    ids : ndarray
-        Token ids [n]; the first few thousand are used.
+    text : ndarray or Tensor
+        Token ids [n], of which the first few thousand are used; or a tensor of streams cut
+        already, int64 [time, streams], which is used whole.
+    warm_up : int
+        Steps at the start that do not count.
     """
 
-    def __init__(self, model: LanguageModel, ids: npt.NDArray[np.integer[Any]]) -> None:
-        most = max(FEWEST_STEPS, MOST_NUMBERS // STREAMS // len(model.vocabulary))
-        steps = min(most, len(ids) // STREAMS)
-        grid = np.asarray(ids[: steps * STREAMS], dtype=np.int64).reshape(STREAMS, steps)
-        self._tokens = torch.from_numpy(np.ascontiguousarray(grid.T)).to(model.device)
+    def __init__(
+        self,
+        model: LanguageModel,
+        text: npt.NDArray[np.integer[Any]] | Tensor,
+        warm_up: int = 0,
+    ) -> None:
+        if not isinstance(text, Tensor):
+            most = max(FEWEST_STEPS, MOST_NUMBERS // STREAMS // len(model.vocabulary))
+            text = parallel_streams(text, STREAMS, min(most, len(text) // STREAMS))
+        self._tokens = text.to(model.device)
+        self._warm_up = warm_up
         self._model = model.clone().eval()
-        self._reference = self._log_probabilities()  # [time, batch, vocabulary]
+        self._reference = self._log_probabilities()  # [time, streams, vocabulary]
 
     @property
     def tokens(self) -> int:
         """How many predictions are compared."""
-        return self._tokens.numel()
+        return self._tokens[self._warm_up :].numel()
 
     def of(self, name: str, leaf: LinearOp) -> float:
         """Return the divergence with the leaf `name` replaced, in nats a token.
@@ -56,20 +68,22 @@ class Divergence:
         leaf : LinearOp
             What to put there; the model is as before afterwards.
         """
-        weights = self._model.weights()
-        whole = next(key for key in weights if name == key or name.startswith(f"{key}."))
-        changed = weights[whole].map_leaves(
-            lambda old, leaf_name: leaf if leaf_name == name else old, whole
-        )
-        self._model.replace_weight(whole, changed)
+        return self.of_several({name: leaf})
+
+    def of_several(self, leaves: Mapping[str, LinearOp]) -> float:
+        """Return the divergence with all these leaves replaced together, in nats a token."""
+        before = self._model.weights()
+        change_leaves(self._model, lambda leaf, name: leaves.get(name, leaf))
         try:
             other = self._log_probabilities()
         finally:
-            self._model.replace_weight(whole, weights[whole])
+            for name, op in before.items():
+                self._model.replace_weight(name, op)
         difference = self._reference.exp() * (self._reference - other)
         return max(0.0, difference.sum(-1).double().mean().item())
 
     def _log_probabilities(self) -> Tensor:
+        state = self._model.initial_state(self._tokens.shape[1])
         with torch.no_grad():
-            hidden = self._model.hidden(self._tokens, self._model.initial_state(STREAMS))
-            return self._model.output.log_probabilities(hidden.output)
+            hidden = self._model.hidden(self._tokens, state)
+            return self._model.output.log_probabilities(hidden.output[self._warm_up :])

@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from terselm.compress.importance import damped
 from terselm.compress.rounding import Grid, quantize_uniform
 from terselm.linear.quantized import Quantized, group_size
 
 BLOCK = 64
 """Columns between two updates of all columns that follow."""
+LEAST_DAMPING = 1e-6
 SYSTEM_NUMBERS = 2**23
 """Numbers of the systems of equations that are solved at once."""
 
@@ -51,7 +53,7 @@ def compensated_rounding(
         Its scales are exactly representable in float16; some are infinite where the weights
         are too large for that.
     """
-    hessian = damped(second_moment, damping)
+    hessian = _hessian(second_moment, damping)
     importance = hessian.diagonal().float()
     # Groups of columns that are rounded in order get new ranges on the way, see `_new_range`.
     rule = "absolute_maximum" if _regroups(grid, by_importance) else "least_squares"
@@ -67,23 +69,20 @@ def compensated_rounding(
     return problem.result()
 
 
-def damped(second_moment: Tensor, damping: float) -> Tensor:
-    """Return the second moment, float64 [in, in], with a share of its mean on the diagonal.
-
-    A matrix without any input gives the identity.
-    """
-    hessian = second_moment.double().clone()
-    mean = hessian.diagonal().mean()
-    if mean <= 0:
-        return torch.eye(len(hessian), dtype=hessian.dtype, device=hessian.device)
-    hessian.diagonal().add_(max(damping, 1e-6) * mean)
-    return hessian / mean
-
-
 def output_error(weight: Tensor, approximation: Tensor, second_moment: Tensor) -> float:
     """Return the mean squared length of (W - Ŵ) x over inputs x of this second moment."""
     difference = (weight - approximation).detach().double()
     return float(((difference @ second_moment.double()) * difference).sum())
+
+
+def _hessian(second_moment: Tensor, damping: float) -> Tensor:
+    """Return the damped second moment, float64 [in, in], scaled to a diagonal of about 1.
+
+    A matrix without any input gives the identity.
+    """
+    matrix = damped(second_moment, max(damping, LEAST_DAMPING))
+    mean = second_moment.double().diagonal().mean()
+    return matrix / mean if mean > 0 else matrix
 
 
 def _regroups(grid: Grid, by_importance: bool) -> bool:

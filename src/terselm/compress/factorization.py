@@ -171,7 +171,8 @@ def rank_for_fraction(out_features: int, in_features: int, fraction: float) -> i
 
     At least 1, at most the rank of the matrix.
     """
-    rank = int(fraction * out_features * in_features / (out_features + in_features))
+    numbers = numbers_within(fraction, out_features * in_features)
+    rank = numbers // (out_features + in_features)
     return max(1, min(rank, out_features, in_features))
 
 

@@ -13,6 +13,8 @@ from torch import Tensor
 
 CHUNK_NUMBERS = 2**24
 """Numbers of the largest temporary matrix when rows are solved one system each."""
+FLOAT32_CONDITION = 1e6
+"""The greatest condition number of a system that is solved in float32, which has seven digits."""
 
 
 def damped(second_moment: Tensor, damping: float) -> Tensor:
@@ -25,6 +27,28 @@ def damped(second_moment: Tensor, damping: float) -> Tensor:
     extra = damping * diagonal.mean()
     diagonal.add_(torch.where(diagonal + extra > 0, extra, torch.ones_like(diagonal)))
     return matrix
+
+
+def in_solvable_type(damped_moment: Tensor, damping: float) -> Tensor:
+    """Return a damped second moment in the type that is enough to solve systems of it.
+
+    No eigenvalue is above the trace, and none below the damping, so that the condition number
+    is at most columns / damping + 1.
+
+    Parameters
+    ----------
+    damped_moment : Tensor
+        float64 [in, in]; see `damped`.
+    damping : float
+        What it was damped with.
+
+    Returns
+    -------
+    Tensor
+        float32 [in, in], or float64 where the damping is too little for that.
+    """
+    enough = len(damped_moment) <= damping * FLOAT32_CONDITION
+    return damped_moment.float() if enough else damped_moment
 
 
 def wanda_scores(weight: Tensor, mean_square: Tensor) -> Tensor:

@@ -6,12 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from terselm.errors import UsageError
-from terselm.linear.base import LinearOp
-from terselm.models.language_model import LanguageModel
 
 ALIGNMENT = 64
 CELLS = 2**18
@@ -106,51 +103,3 @@ def noise_to_signal(weight: Tensor, approximation: Tensor, second_moment: Tensor
         seen = matrix if second_moment is None else matrix @ second_moment
         parts.append(float((seen * matrix).sum()))
     return parts[0] / parts[1] if parts[1] > 0 else 0.0
-
-
-class Divergence:
-    """How far a model's predictions move when some of its weights are stored otherwise.
-
-    The mean Kullback-Leibler divergence in nats of the changed from the unchanged model's
-    distribution over the next word; it is free of the noise that a loss on few tokens has.
-
-    Parameters
-    ----------
-    model : LanguageModel
-        Unchanged, in evaluation mode.
-    tokens : Tensor
-        int64 [time, streams].
-    warm_up : int
-        Steps at the start that do not count.
-    """
-
-    def __init__(self, model: LanguageModel, tokens: Tensor, warm_up: int) -> None:
-        self.model = model.clone().eval()
-        self.tokens = tokens
-        self.warm_up = warm_up
-        self.reference = self._log_probabilities()  # [time, streams, vocabulary]
-
-    def _log_probabilities(self) -> Tensor:
-        state = self.model.initial_state(self.tokens.shape[1])
-        with torch.no_grad():
-            hidden = self.model.hidden(self.tokens, state).output[self.warm_up :]
-            return self.model.output.log_probabilities(hidden)
-
-    def of(self, leaves: Mapping[str, LinearOp]) -> float:
-        """Return the divergence, in nats a token, with these leaves in place of the model's."""
-        before = self.model.weights()
-        replace_leaves(self.model, leaves)
-        try:
-            changed = self._log_probabilities()
-        finally:
-            for name, op in before.items():
-                self.model.replace_weight(name, op)
-        divergence = (self.reference.exp() * (self.reference - changed)).sum(dim=-1)
-        return max(float(divergence.double().mean()), 0.0)
-
-
-def replace_leaves(model: LanguageModel, leaves: Mapping[str, LinearOp]) -> None:
-    """Put other forms in the place of leaves of a model, by name; ties stay."""
-    for name, op in model.weights().items():
-        changed = op.map_leaves(lambda leaf, leaf_name: leaves.get(leaf_name, leaf), name)
-        model.replace_weight(name, changed)

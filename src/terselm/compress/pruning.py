@@ -19,6 +19,7 @@ from terselm.compress.sparsity import (
     zeros_leaving_some,
 )
 from terselm.compress.statistics import InputStatistics
+from terselm.compress.stored_type import stored_type_of
 from terselm.errors import UsageError
 from terselm.linear.base import LinearOp, tensor_bytes
 from terselm.linear.block_sparse import BlockPattern, BlockSparse
@@ -88,7 +89,7 @@ class PruningMethod(WeightMethod):
         if isinstance(leaf, Sparse | BlockSparse):
             mask = self._within(mask, leaf, name)
         values = self.updated(leaf, mask, name, context)
-        stored_type = self.type or _type_of(leaf)
+        stored_type = self.type or stored_type_of(leaf)
         new: Sparse | BlockSparse
         if self._in_blocks:
             pattern = BlockPattern(leaf.shape, self.block, kept)
@@ -185,7 +186,3 @@ def row_frequencies(weight: Tensor, context: Context) -> Tensor:
     if len(counts) != len(weight):
         return weight.new_ones(len(weight))
     return counts / counts.mean()
-
-
-def _type_of(leaf: LinearOp) -> str:
-    return leaf.stored_type if isinstance(leaf, Dense | Sparse | BlockSparse) else "float32"

@@ -166,10 +166,11 @@ def matching_weights(
             raise UsageError(f"{option}: {pattern!r} matches no weight of this model; {hint}")
         found |= {ties.get(name, name): None for name in hits}
     # A factor goes along with its weight; it must not be done twice.
-    return [name for name in found if not _inside_another(name, found)]
+    return [name for name in found if not is_inside_another(name, found)]
 
 
-def _inside_another(name: str, names: Iterable[str]) -> bool:
+def is_inside_another(name: str, names: Iterable[str]) -> bool:
+    """Return whether `name` is that of a factor of one of `names`."""
     return any(name.startswith(f"{other}.") for other in names)
 
 

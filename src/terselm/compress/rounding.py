@@ -218,12 +218,18 @@ def _zeros(least: Tensor, scales: Tensor, low: int) -> Tensor:
 
 
 def _clip(values: Tensor, counts: Tensor | None, percentile: float) -> Tensor:
-    size = values.shape[-1]
+    groups, size = values.shape[1:]
     magnitudes = values.abs()
-    present = size if counts is None else int((counts > 0).sum(dim=-1).max())
+    present = [size] * groups
+    if counts is not None:
+        present = (counts > 0).sum(dim=-1).view(-1).tolist()  # the last group may be partial
     # Padding is zero, the least magnitude, so ranks are counted from the greatest.
-    rank = size - int(present * (1 - percentile / 100))
-    limit = magnitudes.kthvalue(max(1, min(rank, size)), dim=-1, keepdim=True).values
+    ranks = [size - int(number * (1 - percentile / 100)) for number in present]
+    limit = torch.empty_like(magnitudes[..., :1])
+    for rank in set(ranks):
+        alike = [group for group in range(groups) if ranks[group] == rank]
+        kth = max(1, min(rank, size))
+        limit[:, alike] = magnitudes[:, alike].kthvalue(kth, dim=-1, keepdim=True).values
     return torch.minimum(torch.maximum(values, -limit), limit)
 
 

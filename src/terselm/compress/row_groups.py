@@ -32,7 +32,7 @@ def groups_by_weight(row_weights: Tensor, count: int) -> Tensor:
     order = row_weights.argsort(descending=True, stable=True)
     shares = row_weights[order].double().cumsum(0) / row_weights.double().sum()
     ends = [int((shares <= (number + 1) / count).sum()) for number in range(count - 1)]
-    groups = torch.empty(rows, dtype=torch.int64)
+    groups = torch.empty(rows, dtype=torch.int64, device=row_weights.device)
     start = 0
     for number, end in enumerate([*ends, rows]):
         end = min(max(end, start + 1), rows - (count - 1 - number))
@@ -150,7 +150,7 @@ class RowGrouping:
         """Return the group of each row whose error plus price is least."""
         columns = self.weight.shape[1]
         work = self.weight.double()
-        root = torch.eye(columns, dtype=torch.float64)
+        root = torch.eye(columns, dtype=torch.float64, device=work.device)
         if self.second_moment is not None:
             root, _ = symmetric_roots(self.second_moment, self.damping)
         work = work @ root
@@ -165,7 +165,7 @@ class RowGrouping:
             errors.append(norms - (work @ basis.T).square().sum(1))
             prices.append(float(rank))
         table = torch.stack(errors, 1).clamp(min=0) * self.row_weights.double().unsqueeze(1)
-        price = torch.tensor(prices, dtype=torch.float64)
+        price = torch.tensor(prices, dtype=torch.float64, device=work.device)
         limit = float(price[found.groups].sum())
         low, high = 0.0, float(table.max()) + 1e-30
         for _ in range(BISECTIONS):

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from terselm.compress.streams import parallel_streams
 from terselm.models.language_model import LanguageModel
 
 STREAMS = 16
@@ -38,8 +39,7 @@ def output_sensitivities(
         By the name of the weight; "embedding" per looked-up vector.
     """
     steps = min(STEPS, len(ids) // STREAMS - 1)
-    grid = np.asarray(ids[: (steps + 1) * STREAMS], dtype=np.int64).reshape(STREAMS, steps + 1)
-    tokens = torch.from_numpy(np.ascontiguousarray(grid.T)).to(model.device)
+    tokens = parallel_streams(ids, STREAMS, steps + 1).to(model.device)  # [steps + 1, streams]
     sums: dict[str, float] = {}
     hooks = [
         op.register_forward_hook(_recorder(name, sums))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from terselm.cells.base import RecurrentCell, State
+from terselm.compress.streams import parallel_streams
 from terselm.errors import UsageError
 from terselm.linear.base import LinearOp
 from terselm.models.language_model import LanguageModel
@@ -93,8 +94,7 @@ def collect(model: LanguageModel, ids: npt.NDArray[np.integer[Any]]) -> Statisti
         )
     recorder = _Recorder(model)
     counts = np.bincount(np.asarray(ids, dtype=np.int64), minlength=len(model.vocabulary))
-    grid = np.asarray(ids[: steps * STREAMS], dtype=np.int64).reshape(STREAMS, steps)
-    tokens = torch.from_numpy(np.ascontiguousarray(grid.T)).to(model.device)  # [steps, streams]
+    tokens = parallel_streams(ids, STREAMS).to(model.device)  # [steps, streams]
     training = model.training
     model.eval()
     try:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from terselm.compress.recipe import matching_weights
+from terselm.compress.leaves import change_leaves
+from terselm.compress.recipe import is_inside_another, matching_weights
 from terselm.errors import UsageError
 from terselm.linear.base import LinearOp
 from terselm.models.language_model import LanguageModel
@@ -41,8 +42,8 @@ def replace_leaves(
     """
     names = set(matching_weights(patterns.split(), model, "matrices"))
 
-    def visit(leaf: LinearOp, name: str, wanted: bool) -> LinearOp:
-        if not wanted and name not in names:
+    def visit(leaf: LinearOp, name: str) -> LinearOp:
+        if name not in names and not is_inside_another(name, names):
             return leaf
         if isinstance(leaf, sort):
             return change(leaf, name)
@@ -53,9 +54,4 @@ def replace_leaves(
             f"{leaf.kind}; put {method} before the step that stored it so"
         )
 
-    for whole, op in model.weights().items():
-        wanted = whole in names
-        model.replace_weight(
-            whole,
-            op.map_leaves(lambda leaf, name, wanted=wanted: visit(leaf, name, wanted), whole),  # type: ignore[misc]
-        )
+    change_leaves(model, visit)

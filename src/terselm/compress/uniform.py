@@ -9,11 +9,10 @@ import torch
 from pydantic import BeforeValidator, Field
 from torch import Tensor
 
+from terselm.compress.readers import looked_up_moment
 from terselm.compress.rounding import Grid, choose_levels
 from terselm.compress.statistics import Statistics
 from terselm.errors import TerselmError
-from terselm.linear.base import LinearOp
-from terselm.linear.low_rank import LowRank
 from terselm.linear.quantized import BITS, GROUP_MULTIPLE, LARGEST_GROUP, Levels, Quantized
 from terselm.models.language_model import LanguageModel
 
@@ -102,8 +101,7 @@ def second_moment_of(
     """Return what the errors of a leaf's columns count together, float64 [in, in].
 
     For a matrix that is multiplied with inputs x this is the mean of x xᵀ. A looked-up
-    embedding E has no inputs, but the first layer's matrix W multiplies its rows: an error D
-    becomes D Wᵀ there, whose square is counted by Wᵀ W.
+    embedding has no inputs; see `readers.looked_up_moment`.
 
     Parameters
     ----------
@@ -123,21 +121,10 @@ def second_moment_of(
     if found is not None:
         return found.second_moment
     if model is not None and not model.ties():
-        weight = model.layers()[0].weight_ih.dense().detach().double()
-        looked_up = _looked_up(model.embedding, "embedding", weight.T @ weight)
-        if name in looked_up:
-            return looked_up[name]
+        looked_up = looked_up_moment(name, model)
+        if looked_up is not None:
+            return looked_up
     logging.getLogger(__name__).warning(
         "%s has no inputs to measure; it is rounded to nearest, as quantize does", name
     )
     return None
-
-
-def _looked_up(op: LinearOp, name: str, metric: Tensor) -> dict[str, Tensor]:
-    """Return what column errors of each leaf count, where those of the whole count `metric`."""
-    if isinstance(op, LowRank):
-        right = op.right.dense().detach().double()  # [rank, in]
-        return _looked_up(op.left, f"{name}.left", right @ metric @ right.T) | _looked_up(
-            op.right, f"{name}.right", metric
-        )
-    return {} if op.children_by_name() else {name: metric}

@@ -18,6 +18,8 @@ WORD_MATRICES = ("embedding", "output")
 class Weighting:
     """The weights of a weighted factorization; see `factorization.weighted_svd`.
 
+    Both are on the device of the matrix.
+
     Attributes
     ----------
     second_moment : Tensor or None
@@ -47,8 +49,9 @@ def input_weighting(leaf: LinearOp, name: str, context: Context) -> Weighting:
     statistics = context.statistics
     if statistics is None:
         return Weighting()
+    device = leaf.dense().device
     inputs = statistics.inputs.get(name)
     rows = None
     if name in WORD_MATRICES and len(statistics.token_counts) == leaf.out_features:
-        rows = word_weights(torch.from_numpy(statistics.token_counts))
-    return Weighting(None if inputs is None else inputs.second_moment, rows)
+        rows = word_weights(torch.from_numpy(statistics.token_counts)).to(device)
+    return Weighting(None if inputs is None else inputs.second_moment.to(device), rows)

@@ -12,6 +12,7 @@ from typing import Any
 from terselm.errors import TerselmError, UsageError
 from terselm.registry import Registry, suggest
 from terselm.runtime.memory import MemoryNeeds, memory_needs
+from terselm.runtime.model import Model
 
 EXPORTERS: Registry[type[Exporter]] = Registry("target", "terselm.exporters")
 
@@ -116,10 +117,13 @@ def _read(path: Path) -> Source:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+        raise UsageError(
+            f"cannot read {path}: {error.strerror}; give a model file that terselm wrote"
+        ) from None
     try:
         needs = memory_needs(content)
     except TerselmError as error:
+        Model(path)  # which says what to do, too
         raise TerselmError(f"{path}: {error}") from None
     # The library has checked both of these.
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])

@@ -147,8 +147,8 @@ def import_with_notes(
     if kind is not None:
         IMPORTERS.get(kind)
     source = Path(source)
-    words = _vocabulary(vocabulary, data)
     state = read_state_dict(source)
+    words = _vocabulary(vocabulary, data)
     kind = kind or _detect(state, source)
     options = ImportOptions(words, stored_type, nonlinearity)
     try:
@@ -186,7 +186,11 @@ def _vocabulary(vocabulary: str | Path | None, data: str | Path | None) -> Vocab
     if data is not None:
         return vocabulary_in_order_of_appearance(open_corpus(data))
     assert vocabulary is not None
-    return vocabulary_from_words(read_vocabulary_file(vocabulary))
+    words = read_vocabulary_file(vocabulary)
+    try:
+        return vocabulary_from_words(words)
+    except UsageError as error:
+        raise UsageError(f"{vocabulary}: {str(error).removeprefix('vocabulary: ')}") from None
 
 
 def _detect(state: StateDict, source: Path) -> str:

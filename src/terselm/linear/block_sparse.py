@@ -40,12 +40,24 @@ class BlockPattern(Pattern):
     """
 
     def __init__(self, shape: tuple[int, int], block: Block, kept: Tensor) -> None:
+        super().__init__(shape)
         self.block = block
         self.kept = kept.cpu()
-        high, wide = block
-        mask = self.kept.repeat_interleave(high, 0)[: shape[0]]
-        mask = mask.repeat_interleave(wide, 1)[:, : shape[1]]
-        super().__init__(shape, mask.reshape(-1).nonzero().squeeze(-1))
+
+    @cached_property
+    def positions(self) -> Tensor:
+        """int64 [n]; see `Pattern.positions`.
+
+        Made of the kept blocks alone, and when first asked for: a reader has then seen that their
+        values are there. A bitmap of some kilobytes may stand for a matrix of any size.
+        """
+        rows, columns = self.shape
+        high, wide = self.block
+        top, left = (self.kept.nonzero() * torch.tensor(self.block)).unbind(1)  # [blocks] each
+        row = (top.unsqueeze(1) + torch.arange(high)).unsqueeze(2)  # [blocks, high, 1]
+        column = (left.unsqueeze(1) + torch.arange(wide)).unsqueeze(1)  # [blocks, 1, wide]
+        inside = (row < rows) & (column < columns)
+        return (row * columns + column)[inside].sort().values
 
     @cached_property
     def slots(self) -> Tensor:

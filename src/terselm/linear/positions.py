@@ -36,13 +36,15 @@ class Pattern:
     ----------
     shape : tuple of int
         (rows, columns).
-    positions : Tensor
-        int64 [n], row · columns + column of each place, ascending.
     """
 
-    def __init__(self, shape: tuple[int, int], positions: Tensor) -> None:
+    def __init__(self, shape: tuple[int, int]) -> None:
         self.shape = shape
-        self.positions = positions
+
+    @property
+    def positions(self) -> Tensor:
+        """int64 [n], row · columns + column of each place, ascending."""
+        raise NotImplementedError
 
     @property
     def slots(self) -> Tensor:
@@ -89,7 +91,13 @@ class ElementPattern(Pattern):
 
     def __init__(self, mask: Tensor) -> None:
         rows, columns = mask.shape
-        super().__init__((rows, columns), mask.cpu().reshape(-1).nonzero().squeeze(-1))
+        super().__init__((rows, columns))
+        self._positions = mask.cpu().reshape(-1).nonzero().squeeze(-1)
+
+    @property
+    def positions(self) -> Tensor:
+        """int64 [n]; see `Pattern.positions`."""
+        return self._positions
 
     @cached_property
     def _keys_and_slots(self) -> tuple[Ints, Tensor]:
@@ -154,7 +162,8 @@ class ElementPattern(Pattern):
         keys = unpack_keys(data[:size], starts, rows, columns, coding)
         pattern = cls.__new__(cls)
         positions = positions_of(keys, rows, columns)
-        Pattern.__init__(pattern, (rows, columns), torch.from_numpy(np.sort(positions)))
+        Pattern.__init__(pattern, (rows, columns))
+        pattern._positions = torch.from_numpy(np.sort(positions))
         return pattern
 
 

@@ -22,6 +22,13 @@ from terselm.models.output import OUTPUTS
 EXPECTED = "Input should be "
 """How pydantic starts to say what would do."""
 PLAIN_TYPES = frozenset({"int", "float", "str", "bool"})
+PLAIN_WORDS = {
+    "int_": "a whole number",
+    "float_": "a number",
+    "bool_": "true or false",
+    "string_type": "text",
+}
+"""What to say for the kinds of problems that begin so."""
 
 Size = Annotated[int, Field(ge=1, le=2**20)]
 Cutoff = Annotated[int, Field(ge=1, lt=2**31)]
@@ -167,10 +174,12 @@ def first_problem(error: ValidationError) -> str:
     line, without pydantic's names for the types.
     """
     found: dict[str, dict[str, None]] = {}
+    given: dict[str, str] = {}
     for problem in error.errors():
         where = ".".join(str(part) for part in problem["loc"] if not _names_a_type(part))
-        message = problem["msg"].removeprefix("Value error, ")
-        found.setdefault(where, {})[message] = None
+        found.setdefault(where, {})[_plain_words(problem["type"], problem["msg"])] = None
+        if isinstance(problem["input"], str | int | float) and problem["type"] != "value_error":
+            given[where] = f", not {problem['input']!r}"
     root = next(iter(found)).partition(".")[0]
     # The innermost place says most: one number of a list, where a list is possible.
     inside = [where for where in found if where.partition(".")[0] == root]
@@ -178,7 +187,19 @@ def first_problem(error: ValidationError) -> str:
     messages = found[where]
     first, *others = messages
     message = ", or ".join([first, *(other.removeprefix(EXPECTED) for other in others)])
+    if message.startswith(EXPECTED):
+        message = f"should be {message.removeprefix(EXPECTED)}{given.get(where, '')}"
     return f"{where}: {message}" if where else message
+
+
+def _plain_words(kind: str, message: str) -> str:
+    """Return what pydantic says, without its names for types and for what is too much."""
+    if kind == "extra_forbidden":
+        return "is unknown"
+    for begin, expected in PLAIN_WORDS.items():
+        if kind.startswith(begin):
+            return EXPECTED + expected
+    return message.removeprefix("Value error, ")
 
 
 def _names_a_type(part: str | int) -> bool:

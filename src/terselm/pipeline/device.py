@@ -14,6 +14,7 @@ from terselm.errors import UsageError
 from terselm.evaluate.cost import inspect
 from terselm.models.language_model import LanguageModel
 from terselm.pipeline.measurement import Measurement
+from terselm.pipeline.parts import parts_by_time
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class DeviceProfile:
     def applied_to(self, measured: Measurement, model: LanguageModel) -> Measurement:
         """Return the measurement with the times that are expected on the device."""
         parts = inspect(model)
-        recurrent = sum(part.bytes_read for part in parts.weights if not _is_output(part.name))
+        recurrent = sum(part.bytes_read for part in parts_by_time(parts)[0])
         token = self.microseconds + self.microseconds_per_byte * parts.bytes_read
         step = token * recurrent / max(1, parts.bytes_read)
         return replace(measured, microseconds=token, step_microseconds=step, estimated_latency=True)
@@ -105,7 +106,3 @@ def _line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
         if fixed >= 0 and slope > 0:
             return float(fixed), float(slope)
     return 0.0, float(np.exp(np.mean(np.log(time / read))))
-
-
-def _is_output(name: str) -> bool:
-    return name.partition(".")[0] == "output"

@@ -12,7 +12,7 @@ from terselm.models.language_model import LanguageModel
 from terselm.pipeline.budget import Limits
 from terselm.pipeline.job import Job
 from terselm.pipeline.measurement import Candidate, Measurement
-from terselm.pipeline.plan import Knobs, smallest_possible
+from terselm.pipeline.plan import GROUPS, Knobs, Plan, smallest_possible
 from terselm.pipeline.sensitivity import Sensitivity
 from terselm.pipeline.space import Space, fitting_plan, planned_job
 
@@ -58,8 +58,8 @@ def space_for(
     size = min(limits.size, limits.memory - beside)
     if size < smallest:
         raise TerselmError(_too_small(limits, smallest, smallest + beside))
-    high = min(source.bytes * LARGEST, size)
-    low = min(max(1.2 * smallest, source.bytes * SMALLEST), high / 2)
+    high = min(max(source.bytes * LARGEST, smallest), size)
+    low = max(smallest, min(max(1.2 * smallest, source.bytes * SMALLEST), high / 2))
     space = Space("file", low, high, size < source.bytes, size, fixed)
     if math.isinf(limits.latency):
         return space
@@ -73,22 +73,32 @@ def _with_latency(
     measure: Callable[[Job], Candidate | None],
 ) -> Space:
     """Return the space of bytes that can be read in time, as a first candidate reads them."""
-    free = replace(space, size=math.inf)
-    knobs = Knobs(bytes=int(space.low), rank_price=0.3)
-    plan = fitting_plan(sensitivity, knobs, free)
+    plan = _small_plan(sensitivity, space)
     found = None if plan is None else measure(planned_job(plan, "planned"))
     if plan is None or found is None:
         raise TerselmError("not even a first candidate can be made of this model")
     rate = found.measured.microseconds / plan.read  # µs a byte
     most = MARGIN * latency / rate
-    least = smallest_possible(sensitivity, 0)
+    least = smallest_possible(sensitivity, 0, "read")
     if most < least:
+        fastest = least * rate
         raise TerselmError(
             f"the budget cannot be met: {latency:.4g} µs a token are asked for, and the fastest "
-            f"that this model can become takes about {least * rate:.3g} µs on this device; "
-            f"the nearest budget is --max-latency {math.ceil(least * rate)}us"
+            f"that this model can become takes about {fastest:.3g} µs on this device; "
+            f"the nearest budget is --max-latency {math.ceil(fastest / MARGIN)}us"
         )
     return replace(space, unit="read", low=max(least, most / 3), high=most, at_limit=True)
+
+
+def _small_plan(sensitivity: Sensitivity, space: Space) -> Plan | None:
+    """Return a plan of the space's smallest file, with fewer scales where there is no room."""
+    free = replace(space, size=math.inf)
+    for group in (Knobs.group, *GROUPS):
+        knobs = Knobs(bytes=int(space.low), group=group, rank_price=0.3)
+        plan = fitting_plan(sensitivity, knobs, free)
+        if plan is not None:
+            return plan
+    return None
 
 
 def _too_small(limits: Limits, smallest: int, memory: int) -> str:

@@ -34,14 +34,13 @@ def locked(folder: Path, *, resume: bool) -> Iterator[None]:
     Raises
     ------
     UsageError
-        If the folder cannot be made, another search works in it, or it holds an earlier search
-        and is not to be resumed, or the other way round.
+        If the folder cannot be made, another search works in it, or it holds the results of an
+        earlier one and is not to be resumed.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"--out {folder}: cannot make this folder: {error.strerror}") from None
-    used = (folder / STUDY).exists() or (folder / RESULTS).exists()
     lock = FileLock(folder / LOCK, timeout=0)
     try:
         lock.acquire()
@@ -52,14 +51,33 @@ def locked(folder: Path, *, resume: bool) -> Iterator[None]:
     except OSError as error:
         raise UsageError(f"--out {folder}: cannot write there: {error.strerror}") from None
     try:
-        if used and not resume:
-            raise UsageError(
-                f"--out {folder} holds an earlier search; go on with --resume, or give another "
-                "folder"
-            )
+        check_unused(f"--out {folder}", used=(folder / RESULTS).exists(), resume=resume)
         yield
     finally:
         lock.release()
+
+
+def check_unused(where: str, *, used: bool, resume: bool) -> None:
+    """Refuse to begin a search where there is one.
+
+    Parameters
+    ----------
+    where : str
+        The option, and what it was given.
+    used : bool
+        Whether there is an earlier search.
+    resume : bool
+        Whether that is to go on.
+
+    Raises
+    ------
+    UsageError
+    """
+    if used and not resume:
+        option = where.split()[0]
+        raise UsageError(
+            f"{where} holds an earlier search; go on with --resume, or give another {option}"
+        )
 
 
 def write_results(folder: Path, results: Mapping[str, Any]) -> None:

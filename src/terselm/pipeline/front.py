@@ -10,6 +10,9 @@ from terselm.pipeline.measurement import Candidate
 ANSWERS = (("closest", 1.005), ("balanced", 1.03), ("smallest", 1.10))
 """What is offered without a budget: the smallest file whose perplexity is at most so many times
 that of the source model."""
+NEARLY = 1.02
+"""A candidate that is this near to the limits may turn out to keep them."""
+BEST = 3
 
 
 def front_of(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -41,6 +44,17 @@ def choose(candidates: Sequence[Candidate], limits: Limits) -> Candidate | None:
 def nearest(candidates: Sequence[Candidate], limits: Limits) -> Candidate:
     """Return the candidate that misses the limits least."""
     return min(candidates, key=lambda each: (limits.excess(each.measured), _loss(each)))
+
+
+def possible_answers(candidates: Sequence[Candidate], limits: Limits) -> list[Candidate]:
+    """Return the candidates, of those within the limits or nearly so, that may be the answer.
+
+    Their own front, and the best of them: what is fast enough may be larger and worse than
+    something that is too slow.
+    """
+    near = [each for each in candidates if limits.excess(each.measured) <= NEARLY]
+    best = sorted(near, key=_loss)[:BEST]
+    return list({each.number: each for each in [*front_of(near), *best]}.values())
 
 
 def answers(candidates: Sequence[Candidate], source_perplexity: float) -> dict[str, Candidate]:

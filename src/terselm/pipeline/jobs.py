@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from terselm.compress.recipe import load_recipe, presets
@@ -26,6 +26,7 @@ SINGLE: tuple[tuple[str, dict[str, Any]], ...] = (
 SINGLE_SHARES = (0.5, 0.25)
 FIRST_PRICES = (1.0, 0.3, 0.1)
 FIRST_GROUPS = (32, 16)
+COARSE_GROUPS = (64, "row")
 FIRST_SIZES = 4
 PRUNED = 0.5
 PRUNED_BITS = 4
@@ -56,15 +57,8 @@ def single_jobs(limit: float | None, source_bytes: int) -> list[Job]:
 def planned_jobs(sensitivity: Sensitivity, space: Space) -> list[Job]:
     """Return plans at the sizes in question, by what a loss by low rank is taken to weigh."""
     groups = FIRST_GROUPS if space.at_limit else FIRST_GROUPS[:1]
-    jobs = {}
-    for size in space.sizes(FIRST_SIZES):
-        for group in groups:
-            for price in FIRST_PRICES:
-                knobs = Knobs(bytes=int(size), unit=space.unit, group=group, rank_price=price)
-                job = planned(sensitivity, knobs, space, "planned")
-                if job is not None:
-                    jobs[job.key] = job
-    return list(jobs.values())
+    # The smallest sizes have room for few scales only.
+    return _plans(sensitivity, space, groups) or _plans(sensitivity, space, COARSE_GROUPS)
 
 
 def check_jobs(best: Candidate, sensitivity: Sensitivity, space: Space) -> list[Job]:
@@ -94,6 +88,18 @@ def check_jobs(best: Candidate, sensitivity: Sensitivity, space: Space) -> list[
     if pruned is not None:
         jobs.append(Job("check", "half of the cells pruned", pruned, parent=best.number))
     return [job for job in jobs if list(job.recipe) != list(best.recipe)]
+
+
+def _plans(sensitivity: Sensitivity, space: Space, groups: Sequence[int | str]) -> list[Job]:
+    jobs = {}
+    for size in space.sizes(FIRST_SIZES):
+        for group in groups:
+            for price in FIRST_PRICES:
+                knobs = Knobs(bytes=int(size), unit=space.unit, group=group, rank_price=price)
+                job = planned(sensitivity, knobs, space, "planned")
+                if job is not None:
+                    jobs[job.key] = job
+    return list(jobs.values())
 
 
 def _pruned(sensitivity: Sensitivity, knobs: Knobs, space: Space) -> list[Mapping[str, Any]] | None:

@@ -19,12 +19,12 @@ SECONDS = 900
 
 
 def compare_with_kenlm(
-    corpus: Corpus, folder: Path, say: Callable[[str], None]
+    corpus: Corpus, folder: Path, say: Callable[[str], None], split: str = "valid"
 ) -> list[dict[str, Any]] | None:
     """Train and measure n-gram models of the corpus by KenLM's own programs.
 
-    Tries with 8-bit probabilities, modified Kneser-Ney smoothing. The perplexity is that of the
-    validation text with line ends, as `query` prints it.
+    Tries with 8-bit probabilities, modified Kneser-Ney smoothing. The perplexity is that of a
+    text with line ends, as `query` prints it.
 
     Parameters
     ----------
@@ -33,6 +33,8 @@ def compare_with_kenlm(
         For temporary files.
     say : callable
         Told what is done.
+    split : {"valid", "test"}
+        The text that is measured.
 
     Returns
     -------
@@ -44,10 +46,11 @@ def compare_with_kenlm(
     say("training n-gram models by KenLM for comparison")
     with tempfile.TemporaryDirectory(dir=folder) as name:
         place = Path(name)
-        for split in ("train", "valid"):
-            lines = "".join(f"{line.strip()}\n" for line in corpus.lines(split))
+        texts = {"train": "train", "measured": split}
+        for file, part in texts.items():
+            lines = "".join(f"{line.strip()}\n" for line in corpus.lines(part))
             # KenLM keeps this word for itself; any other spelling is a word like others.
-            (place / split).write_text(lines.replace("<unk>", "<UNK>"), encoding="utf-8")
+            (place / file).write_text(lines.replace("<unk>", "<UNK>"), encoding="utf-8")
         found = [_model(place, order) for order in ORDERS]
     return [each for each in found if each is not None]
 
@@ -59,7 +62,7 @@ def _model(place: Path, order: int) -> dict[str, Any] | None:
         return None
     if _run(["build_binary", *QUANTIZED, str(arpa), str(binary)]) is None:
         return None
-    printed = _run(["query", "-v", "summary", str(binary)], place / "valid")
+    printed = _run(["query", "-v", "summary", str(binary)], place / "measured")
     perplexity = re.search(r"Perplexity including OOVs:\s*([0-9.eE+]+)", printed or "")
     if perplexity is None:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -16,6 +17,8 @@ from terselm.pipeline.sensitivity import (
 )
 
 WORDS = ("embedding", "output")
+GROUPS: tuple[int | str, ...] = (16, 32, 64, "row")
+"""Columns that may share a scale."""
 STEPS = 48
 """Ranks that are looked at for each matrix, spread evenly from a fiftieth of what is possible."""
 ROUNDS = 60
@@ -34,8 +37,8 @@ class Knobs:
     unit : {"file", "read"}
         Bytes of the file, or bytes of the matrices that a token reads, which decide its time: of
         an embedding that is only looked up that is one row.
-    group : {16, 32, 64, "row"}
-        Columns that share a scale.
+    group : int or str
+        Columns that share a scale, of `GROUPS`.
     widths : tuple of int
         Widths of codes that may be used.
     rank_price : float
@@ -130,9 +133,9 @@ def make_plan(sensitivity: Sensitivity, knobs: Knobs, fixed_bytes: int) -> Plan 
     Plan or None
         None if nothing so small is possible with these knobs.
     """
-    choices = {each.name: _choices(each, knobs) for each in sensitivity.matrices}
+    choices = _all_choices(sensitivity, knobs)
     room = knobs.bytes - (fixed_bytes if knobs.unit == "file" else 0)
-    if sum(min(_cost(each, knobs) for each in of_one) for of_one in choices.values()) > room:
+    if _least(choices, knobs) > room:
         return None
     low, high = 0.0, _dearest(choices, knobs)
     best = _pick(choices, high, knobs)
@@ -149,12 +152,19 @@ def make_plan(sensitivity: Sensitivity, knobs: Knobs, fixed_bytes: int) -> Plan 
     return _spend_rest(best, choices, room)
 
 
-def smallest_possible(sensitivity: Sensitivity, fixed_bytes: int) -> int:
-    """Return the bytes of the smallest file that any plan has."""
-    knobs = Knobs(bytes=0)
-    return fixed_bytes + sum(
-        min(each.bytes for each in _choices(matrix, knobs)) for matrix in sensitivity.matrices
-    )
+def smallest_possible(sensitivity: Sensitivity, fixed_bytes: int, unit: str = "file") -> int:
+    """Return the fewest bytes, in the unit, that a plan can be asked for.
+
+    Parameters
+    ----------
+    sensitivity : Sensitivity
+    fixed_bytes : int
+        Bytes that come on top, those of the file that are no matrices.
+    unit : {"file", "read"}
+    """
+    of_groups = (Knobs(bytes=0, unit=unit, group=group) for group in GROUPS)
+    least = min(_least(_all_choices(sensitivity, knobs), knobs) for knobs in of_groups)
+    return fixed_bytes + math.ceil(least)
 
 
 def plan_recipe(plan: Plan) -> list[dict[str, Any]]:
@@ -228,6 +238,10 @@ def _range(ranks: Sequence[int]) -> str:
     return str(low) if low == high else f"{low}-{high}"
 
 
+def _all_choices(sensitivity: Sensitivity, knobs: Knobs) -> dict[str, list[Storage]]:
+    return {each.name: _choices(each, knobs) for each in sensitivity.matrices}
+
+
 def _choices(matrix: MatrixSensitivity, knobs: Knobs) -> list[Storage]:
     rows, columns = matrix.shape
     if matrix.numbers < FEWEST or not matrix.bits:
@@ -279,6 +293,10 @@ def _cost(choice: Storage, knobs: Knobs) -> float:
         return choice.bytes
     # Among choices that read alike the smaller one.
     return choice.read + UNREAD * choice.bytes
+
+
+def _least(choices: Mapping[str, Sequence[Storage]], knobs: Knobs) -> float:
+    return sum(min(_cost(each, knobs) for each in of_one) for of_one in choices.values())
 
 
 def _total(storage: Mapping[str, Storage], knobs: Knobs) -> float:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from terselm.evaluate.cost import Inspection, Part, inspect
+from terselm.evaluate.cost import Part, inspect
 from terselm.models.checkpoint import load
 from terselm.pipeline.budget import Budget, Limits
 from terselm.pipeline.front import answers, choose, front_of, nearest
 from terselm.pipeline.measurement import Candidate, Measurement
+from terselm.pipeline.parts import parts_by_time
 from terselm.pipeline.sensitivity import Sensitivity
 from terselm.pipeline.stages import stage_verdicts
 
@@ -84,9 +85,10 @@ def parts_of(path: Path, measured: Measurement) -> dict[str, Any]:
     """
     parts = inspect(load(path))
     rows = []
+    recurrent, output = parts_by_time(parts)
     for group, time in (
-        (_recurrent(parts), measured.step_microseconds),
-        (_output(parts), measured.microseconds - measured.step_microseconds),
+        (recurrent, measured.step_microseconds),
+        (output, measured.microseconds - measured.step_microseconds),
     ):
         read = sum(part.bytes_read for part in group)
         for part in group:
@@ -152,21 +154,6 @@ def document(
         "stages": stage_verdicts(candidates, limits, picked),
         "parts": dict(parts),
     }
-
-
-def _recurrent(parts: Inspection) -> list[Part]:
-    return [each for each in parts.parts if each.bytes_read and not _is_output(each, parts)]
-
-
-def _output(parts: Inspection) -> list[Part]:
-    return [each for each in parts.parts if each.bytes_read and _is_output(each, parts)]
-
-
-def _is_output(part: Part, parts: Inspection) -> bool:
-    if part.name.startswith("output"):
-        return True
-    # A tied embedding is read for the output layer.
-    return parts.tied and part.name == "embedding"
 
 
 def _row(part: Part, microseconds: float) -> dict[str, Any]:

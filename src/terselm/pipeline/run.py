@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +15,16 @@ from terselm.errors import UsageError
 from terselm.models.checkpoint import save
 from terselm.models.language_model import LanguageModel
 from terselm.pipeline.budget import Budget
-from terselm.pipeline.device import read_profile
-from terselm.pipeline.fingerprint import check_fingerprint, digest_of
+from terselm.pipeline.device import DeviceProfile, read_profile
+from terselm.pipeline.fingerprint import (
+    check_fingerprint,
+    check_folder,
+    digest_of,
+    mark_folder,
+)
 from terselm.pipeline.finish import finish
-from terselm.pipeline.folder import locked, study_url
+from terselm.pipeline.folder import check_unused, locked, study_url
+from terselm.pipeline.helpers import helpers
 from terselm.pipeline.measurement import Candidate
 from terselm.pipeline.queue import Watcher
 from terselm.pipeline.ray_runner import RayRunner
@@ -102,7 +106,7 @@ def search(
         What `tlm-bench --json` wrote on another device; latencies are then estimates for it.
     workers : Workers, optional
     resume : bool
-        Go on with the search in `out`.
+        Go on with the search in `out`; where there is none yet, one begins.
     force : bool
         Search although the model keeps the budget as it is.
     watcher : Watcher, optional
@@ -124,12 +128,17 @@ def search(
     folder, workers = Path(out), workers or Workers()
     watcher = watcher or Silent()
     request = Request(budget, math.inf if time_limit is None else time_limit, rounds)
-    profile = None if device_profile is None else read_profile(Path(device_profile))
+    profile = None if device_profile is None else Path(device_profile)
     with locked(folder, resume=resume), _as_file(model, folder) as path:
-        bench = Workbench(Setting(path, data, folder, seed, kernels, profile))
-        bench.source  # a file that is no model ends here  # noqa: B018
+        bench = Workbench(Setting(path, data, folder, seed, kernels, _profile(profile)))
+        check_folder(bench, study_name(path, workers))
         study = open_study(folder, path, workers, seed)
         check_fingerprint(study, bench)
+        where = f"--out {folder}" if workers.storage is None else f"--study {study.name}"
+        check_unused(where, used=study.begun, resume=resume)
+        if resume and not study.begun:
+            watcher.phase(f"{where} has nothing to go on with; a search begins")
+        mark_folder(bench, study)
         if workers.storage is None:
             study.drop_running()
         runner: Runner = HereRunner(bench, study)
@@ -138,7 +147,8 @@ def search(
         made = Search(bench, study, runner, request, watcher)
         if budget is not None and fits(made.source, made.limits) and not force:
             return {"fits": True, "source": made.source.as_dict(), "limits": made.limits.as_dict()}
-        with _helpers(bench.setting, study.name, workers):
+        url = workers.storage or study_url(folder)
+        with helpers(bench.setting, profile, url=url, study=study.name, jobs=workers.jobs):
             candidates = made.run()
         return finish(made, candidates)
 
@@ -150,6 +160,7 @@ def work(
     out: Path,
     seed: int,
     kernels: str | None,
+    device_profile: Path | None,
     workers: Workers,
     parent: int | None,
     watcher: Watcher,
@@ -158,11 +169,14 @@ def work(
 
     Parameters
     ----------
+    device_profile : Path or None
+        The same as the search has.
     parent : int or None
         A process without which there is nothing to do.
     """
     out.mkdir(parents=True, exist_ok=True)
-    bench = Workbench(Setting(model, data, out, seed, kernels))
+    bench = Workbench(Setting(model, data, out, seed, kernels, _profile(device_profile)))
+    check_folder(bench, study_name(model, workers))
     study = open_study(out, model, workers, seed + os.getpid())
     serve(bench, study, watcher, parent)
 
@@ -170,8 +184,16 @@ def work(
 def open_study(folder: Path, model: Path, workers: Workers, seed: int) -> Study:
     """Return the study of a search."""
     url = workers.storage or study_url(folder)
-    name = workers.study or f"{model.stem}-{digest_of(model)[:8]}"
-    return Study(url, name, seed)
+    return Study(url, study_name(model, workers), seed)
+
+
+def study_name(model: Path, workers: Workers) -> str:
+    """Return the name of the study of a search for a model."""
+    return workers.study or f"{model.stem}-{digest_of(model)[:8]}"
+
+
+def _profile(path: Path | None) -> DeviceProfile | None:
+    return None if path is None else read_profile(path)
 
 
 @contextmanager
@@ -186,34 +208,3 @@ def _as_file(model: str | Path | LanguageModel, folder: Path) -> Iterator[Path]:
         path = Path(name) / "source.safetensors"
         save(model, path)
         yield path
-
-
-@contextmanager
-def _helpers(setting: Setting, study: str, workers: Workers) -> Iterator[None]:
-    """Run the other processes of this machine while the block runs."""
-    if workers.jobs < 1:
-        raise UsageError(f"--jobs is {workers.jobs}; it must be at least 1")
-    url = workers.storage or study_url(setting.folder)
-    command = [
-        *(sys.executable, "-m", "terselm", "search", str(setting.model)),
-        *("--data", setting.data, "--out", str(setting.folder), "--seed", str(setting.seed)),
-        *("--storage", url, "--study", study, "--worker", "--worker-of", str(os.getpid())),
-        *(["--kernels", setting.kernels] if setting.kernels else []),
-    ]
-    environment = _with_threads(os.environ, workers.jobs)
-    processes = [
-        subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-        for _ in range(workers.jobs - 1)
-    ]
-    try:
-        yield
-    finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.wait()
-
-
-def _with_threads(environment: Mapping[str, str], jobs: int) -> dict[str, str]:
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    return {**environment, "OMP_NUM_THREADS": str(threads)}

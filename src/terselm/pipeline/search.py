@@ -10,7 +10,7 @@ import optuna
 
 from terselm.pipeline.budget import Budget, Limits
 from terselm.pipeline.feasibility import space_for
-from terselm.pipeline.front import front_of
+from terselm.pipeline.front import front_of, possible_answers
 from terselm.pipeline.job import Job
 from terselm.pipeline.jobs import check_jobs, planned_jobs, preset_jobs, single_jobs
 from terselm.pipeline.measurement import Candidate, Measurement, merged
@@ -42,8 +42,6 @@ TEST_SHARES = (0.01, 0.03)
 """Of the training text, read to see how long training takes beyond its beginning."""
 FIRST = 2
 """Plans that are tried before the presets and the single methods."""
-NEARLY = 1.02
-"""A candidate this near to the limits is measured on all of the text too."""
 
 
 @dataclass(frozen=True)
@@ -234,17 +232,20 @@ class Search:
             self.queue.run(preset_jobs(trained=True), self._deadline())
 
     def _read_whole_text(self) -> None:
-        """Measure what is on the front, and was tried quickly, on all of the text."""
-        front = front_of(self.candidates())
-        quick = [each for each in front if not each.measured.whole_text]
-        near = [each for each in quick if self.limits.excess(each.measured) <= NEARLY]
-        rest = [each for each in quick if each not in near]
-        if quick:
+        """Measure on all of the text what may be the answer, or is on the front."""
+        found = self.candidates()
+        near = _quick(possible_answers(found, self.limits))
+        rest = [each for each in _quick(front_of(found)) if each not in near]
+        if near or rest:
             self.watcher.phase("reading all of the validation text with the front")
         self.queue.run([_whole(each) for each in near])
         limit = self.request.time_limit
         deadline = None if math.isinf(limit) else time.monotonic() + FINISHING * limit
         self.queue.run([_whole(each) for each in rest], deadline)
+
+
+def _quick(candidates: list[Candidate]) -> list[Candidate]:
+    return [each for each in candidates if not each.measured.whole_text]
 
 
 def _whole(candidate: Candidate) -> Job:

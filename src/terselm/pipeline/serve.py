@@ -9,7 +9,7 @@ from functools import cache
 import optuna
 
 from terselm.errors import TerselmError, UsageError
-from terselm.pipeline.fingerprint import check_fingerprint
+from terselm.pipeline.fingerprint import check_fingerprint, mark_folder
 from terselm.pipeline.job import Job
 from terselm.pipeline.queue import Queue, Watcher
 from terselm.pipeline.sensitivity import Sensitivity
@@ -37,12 +37,13 @@ def serve(bench: Workbench, study: Study, watcher: Watcher, parent: int | None =
     Raises
     ------
     UsageError
-        If the search is of another model, text or seed.
+        If the search is of another model, text, seed or device profile.
     TerselmError
         If no search begins.
     """
     _wait_for_search(study)
     check_fingerprint(study, bench)
+    mark_folder(bench, study)
     queue = Queue(study, HereRunner(bench, study), watcher)
 
     @cache

@@ -9,10 +9,9 @@ from typing import Any
 import optuna
 
 from terselm.pipeline.job import Job
-from terselm.pipeline.plan import Knobs, Plan, make_plan, plan_label, plan_recipe
+from terselm.pipeline.plan import GROUPS, Knobs, Plan, make_plan, plan_label, plan_recipe
 from terselm.pipeline.sensitivity import Sensitivity
 
-GROUPS: tuple[int | str, ...] = (16, 32, 64, "row")
 WIDTHS = ("8 4 3 2", "8 4 3", "8 4", "4 3", "3 2", "4", "3")
 SHARES = (1.0, 0.97, 0.9, 0.8, 0.6)
 """Of the limit, where there is one: the last bytes of it are rarely wasted."""

@@ -74,6 +74,11 @@ class Study:
         """Return what was kept under a key, None if nothing was."""
         return self._study.user_attrs.get(key)
 
+    @property
+    def begun(self) -> bool:
+        """Whether a search has got so far that its budget can be met."""
+        return self.noted("space") is not None
+
     def put(self, job: Job) -> None:
         """Add a job for whoever comes first."""
         self._study.enqueue_trial({}, user_attrs={"job": job.as_dict(), "key": job.key})
@@ -179,8 +184,9 @@ class Study:
         ]
 
     def sampled(self) -> int:
-        """Return how many trials without a fixed job there are, finished or given up."""
-        states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+        """Return how many trials without a fixed job there are, whatever came of them."""
+        ended = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+        states = (*ended, TrialState.RUNNING)
         trials = self._study.get_trials(deepcopy=False, states=states)
         return sum(bool(trial.params) for trial in trials)
 

@@ -45,7 +45,7 @@ def place_labels(
     places : sequence of (float, float)
         The points, in data coordinates.
     texts, colors : sequence of str
-        For each point.
+        For each point; one with an empty text is kept clear of, and gets no label.
     line : sequence of (float, float)
         A line to keep clear of, in data coordinates; may be empty.
     """
@@ -56,7 +56,8 @@ def place_labels(
     traced = _along([tuple(to_pixels(place)) for place in line])
     taken: list[Bbox] = []
     # Crowded points choose first.
-    order = sorted(range(len(places)), key=lambda number: _nearest(number, points))
+    labelled = [number for number, text in enumerate(texts) if text]
+    order = sorted(labelled, key=lambda number: _nearest(number, points))
     for number in order:
         label = _add(axes, places[number], texts[number], colors[number])
         taken.append(_settle(canvas, axes, label, markers, traced, taken))

@@ -21,6 +21,8 @@ DATASETS = {
     "tinyshakespeare": ("tiny_shakespeare", "Tiny Shakespeare", "en"),
 }
 """Name on the Hub, name in prose and language of the corpora that terselm knows by name."""
+TERMS = {"ptb": "free for research use only"}
+"""What a corpus is, where its terms bind whoever uses a model that was trained on it."""
 LICENCES = {
     "apache-2.0",
     "mit",
@@ -98,6 +100,7 @@ def model_card(
             name=_name(results),
             data=data_title(reading.data_name(results)),
             licence=licence,
+            terms=TERMS.get(reading.data_name(results)),
             base_model=base_model,
             times=reading.times,
             change=reading.change,
@@ -159,6 +162,9 @@ def card_head(
     """
     hub_name, title, known_language = DATASETS.get(data, (None, data, None))
     identifier = (licence or "").strip().lower()
+    if identifier and data in TERMS:
+        # A licence of the weights alone would hide the terms of the text.
+        identifier = f"{identifier} weights, {data} {TERMS[data]}"
     other = bool(identifier) and identifier not in LICENCES
     evaluations = [
         EvalResult(

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from terselm.errors import UsageError
+from terselm.report.labels import place_labels
 from terselm.report.plots import (
     BEATEN,
     DOTS_PER_INCH,
@@ -37,11 +38,14 @@ class Series:
     points : sequence of FrontierPoint
     joined : bool
         Whether a line joins the best for their size.
+    named : sequence of FrontierPoint
+        Those of the points whose labels are written beside them.
     """
 
     name: str
     points: Sequence[FrontierPoint]
     joined: bool = False
+    named: Sequence[FrontierPoint] = ()
 
 
 def results_plot(series: Sequence[Series], path: Path, *, title: str) -> None:
@@ -71,7 +75,7 @@ def results_plot(series: Sequence[Series], path: Path, *, title: str) -> None:
 def _draw(series: Sequence[Series], title: str) -> Figure:
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)
     figure = Figure(figsize=INCHES, dpi=DOTS_PER_INCH, layout=layout, facecolor="white")
-    FigureCanvasAgg(figure)
+    canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.set_xscale("log")
     for number, each in enumerate(series):
@@ -99,4 +103,12 @@ def _draw(series: Sequence[Series], title: str) -> Figure:
     dress_axes(axes, title)
     # Below the axes, where no point can lie.
     axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=4, fontsize=9)
+    figure.draw_without_rendering()
+    places, texts, colors = [], [], []
+    for number, each in enumerate(series):
+        for point in each.points:
+            places.append((float(point.bytes), point.perplexity))
+            texts.append(point.label if point in each.named else "")
+            colors.append(COLORS[number])
+    place_labels(canvas, axes, places, texts, colors, [])
     return figure

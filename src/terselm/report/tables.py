@@ -62,8 +62,13 @@ def inspection_notes(inspection: Inspection) -> list[str]:
     return [f"{MORE_MACS} more multiply-adds a step than the dense matrix would need: {named}"]
 
 
-def evaluation_table(evaluation: Evaluation, split: str) -> Table:
-    """Return the measurements on one split, one a row."""
+def unit_of(tokens: str) -> str:
+    """Return what one token is called: "word" of a vocabulary of words, "character", or "token"."""
+    return {"words": "word", "characters": "character"}.get(tokens, "token")
+
+
+def evaluation_table(evaluation: Evaluation, split: str, unit: str = "word") -> Table:
+    """Return the measurements on one split, one a row; `unit` is what a token is called."""
     low_high = "–"
     if evaluation.ci95 is not None:
         low_high = " to ".join(human_number(end) for end in evaluation.ci95)
@@ -72,10 +77,10 @@ def evaluation_table(evaluation: Evaluation, split: str) -> Table:
         ("perplexity", human_number(evaluation.perplexity)),
         ("95 % interval", low_high),
         ("bits a character", human_number(evaluation.bits_per_character, 4)),
-        ("right word first", human_share(evaluation.top1_accuracy)),
-        ("right word in first three", human_share(evaluation.top3_accuracy)),
+        (f"right {unit} first", human_share(evaluation.top1_accuracy)),
+        (f"right {unit} in first three", human_share(evaluation.top3_accuracy)),
         (
-            "average word prediction accuracy",
+            '1 / perplexity (the paper\'s "accuracy")',
             f"{100 * evaluation.average_word_prediction_accuracy:.3f} %",
         ),
         ("tokens", f"{evaluation.tokens:,}"),
@@ -90,7 +95,7 @@ def timing_table(timing: Timing) -> Table:
     rows = [
         ("microseconds a token, median", human_number(timing.token, 1)),
         ("the slowest twentieth, more than", human_number(timing.token_p95, 1)),
-        ("of it without the output layer", human_number(timing.step, 1)),
+        ("microseconds without the output layer, median", human_number(timing.step, 1)),
         (f"tokens a second, {timing.batch} states together", f"{timing.tokens_per_second:,.0f}"),
         ("milliseconds from file to first prediction", human_number(timing.open_milliseconds, 2)),
         ("bytes of the file", f"{timing.file_bytes:,}"),
@@ -114,13 +119,13 @@ def export_table(exported: Exported) -> Table:
     return Table([Column("memory", "left"), Column("for", "left"), Column("bytes")], rows, total)
 
 
-def prediction_table(predictions: Sequence[tuple[str, float]]) -> Table:
-    """Return words and their probabilities, in the order given."""
+def prediction_table(predictions: Sequence[tuple[str, float]], unit: str = "word") -> Table:
+    """Return words, or what a token is called, and their probabilities, in the order given."""
     rows = [
         (str(place), _visible(word), f"{100 * probability:.2f} %")
         for place, (word, probability) in enumerate(predictions, start=1)
     ]
-    return Table([Column("#"), Column("word", "left"), Column("probability")], rows)
+    return Table([Column("#"), Column(unit, "left"), Column("probability")], rows)
 
 
 def zoo_table(models: Sequence[Mapping[str, Any]]) -> Table:

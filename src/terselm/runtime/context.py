@@ -10,7 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from terselm.errors import UsageError
-from terselm.runtime.library import ARGUMENT, NO_TOKEN, Options, check, library
+from terselm.runtime.library import (
+    ARGUMENT,
+    NO_TOKEN,
+    Options,
+    check,
+    kernel_names,
+    library,
+)
 from terselm.runtime.state import State
 
 Tokens = Sequence[int] | npt.NDArray[np.integer[Any]]
@@ -51,7 +58,10 @@ class Context:
         status = library().tlm_context_open(model, ctypes.byref(options), ctypes.byref(self.handle))
         name = options.kernels
         if status == ARGUMENT and name is not None and not library().tlm_can_run(name):
-            raise UsageError(f"this machine cannot run kernels {name.decode()!r}")
+            raise UsageError(
+                f"this machine cannot run kernels {name.decode()!r}; it can run "
+                f"{', '.join(kernel_names())}"
+            )
         if status == ARGUMENT and options.preview:
             raise UsageError(
                 "this output layer can have no preview: it is adaptive, a tensor train, or made of "

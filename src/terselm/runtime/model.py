@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from terselm.errors import TerselmError, UsageError
+from terselm.errors import UsageError
 from terselm.runtime.context import (
     Context,
     Tokens,
@@ -29,6 +29,7 @@ from terselm.runtime.library import (
     check,
     library,
 )
+from terselm.runtime.refusal import refusal
 from terselm.runtime.state import State
 
 MESSAGE_BYTES = 512
@@ -84,7 +85,7 @@ class Model:
         open_file = calls.tlm_open_trusted_file if trusted else calls.tlm_open_file
         status = open_file(os.fsencode(path), ctypes.byref(self._handle), message, MESSAGE_BYTES)
         if status != 0:
-            raise TerselmError(f"{os.fspath(path)}: {message.value.decode(errors='replace')}")
+            raise refusal(path, status, message.value.decode(errors="replace"))
         self._options = options_of(batch, threads, kernels, preview, preview_mode)
         self._contexts = threading.local()
         self.batch = batch

@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 from terselm.compress.base import OPTIONS, Context, WeightMethod, register_method
 from terselm.compress.factorization import DAMPING, least_fraction, numbers_within
 from terselm.compress.row_groups import GroupedFactors, RowGrouping, groups_by_weight
+from terselm.compress.stored_type import stored_type_of
 from terselm.compress.weighting import WORD_MATRICES, input_weighting
 from terselm.errors import UsageError
 from terselm.linear.base import LinearOp
@@ -104,12 +105,12 @@ class GroupReduce(WeightMethod):
 
 
 def _as_form(leaf: LinearOp, found: GroupedFactors) -> LinearOp:
-    weight = leaf.dense()
+    weight, kind = leaf.dense(), stored_type_of(leaf)
     blocks: list[LinearOp] = []
     for number, (terms, rank) in enumerate(zip(found.terms, found.ranks, strict=True)):
         if rank is None:
-            blocks.append(Dense(weight[found.groups == number]))
+            blocks.append(Dense(weight[found.groups == number], kind))
         else:
             left, right = terms.factors(rank)
-            blocks.append(LowRank(Dense(left), Dense(right)))
+            blocks.append(LowRank(Dense(left, kind), Dense(right, kind)))
     return GroupedRows(blocks, found.groups)

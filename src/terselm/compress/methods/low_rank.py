@@ -17,6 +17,7 @@ from terselm.compress.factorization import (
     rank_for_fraction,
     weighted_svd,
 )
+from terselm.compress.stored_type import stored_type_of
 from terselm.compress.weighting import Weighting, input_weighting
 from terselm.errors import UsageError
 from terselm.linear.base import LinearOp
@@ -117,7 +118,8 @@ class LowRank(WeightMethod):
         gates = self._gates(leaf, name, context.model)
         blocks = leaf.dense().chunk(gates)
         rank = _rank(wanted, name, (blocks[0].shape[0], leaf.in_features))
-        factored = [self._factor(block, rank, weighting) for block in blocks]
+        kind = stored_type_of(leaf)
+        factored = [self._factor(block, rank, weighting, kind) for block in blocks]
         return factored[0] if gates == 1 else RowBlocks(factored)
 
     def _gates(self, leaf: LinearOp, name: str, model: LanguageModel | None) -> int:
@@ -128,11 +130,11 @@ class LowRank(WeightMethod):
         gates = model.layers()[int(number)].unit_groups().rows.get(attribute, 1)
         return gates if not inside and leaf.out_features % gates == 0 else 1
 
-    def _factor(self, weight: Tensor, rank: int, weighting: Weighting) -> LinearOp:
+    def _factor(self, weight: Tensor, rank: int, weighting: Weighting, kind: str) -> LinearOp:
         left, right = weighted_svd(
             weight, rank, weighting.second_moment, weighting.row_weights, self.damping
         )
-        return LowRankForm(Dense(left), Dense(right))
+        return LowRankForm(Dense(left, kind), Dense(right, kind))
 
 
 def _rank(wanted: int | float, name: str, shape: tuple[int, int]) -> int:

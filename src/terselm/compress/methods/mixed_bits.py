@@ -9,24 +9,24 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from terselm.compress.base import OPTIONS, Context, WeightMethod, register_method
+from terselm.compress.divergence import Divergence
 from terselm.compress.error_compensation import compensated_rounding
+from terselm.compress.leaves import change_leaves
 from terselm.compress.mixed_bits import (
     ALIGNMENT,
     Choice,
-    Divergence,
     allocate,
     noise_to_signal,
-    replace_leaves,
     smallest_of,
 )
 from terselm.compress.rounding import quantize_uniform
 from terselm.compress.statistics import STREAMS, WARM_UP, Statistics
+from terselm.compress.streams import parallel_streams
 from terselm.compress.uniform import Bits, checked, grid_for, second_moment_of
 from terselm.errors import UsageError
 from terselm.linear.base import LinearOp, tensor_bytes
@@ -170,7 +170,7 @@ class MixedBits(WeightMethod):
         """Return by leaf the ways to store it and what each costs."""
         divergence = None
         if self.sensitivity == "divergence":
-            divergence = Divergence(model, _tokens(model, calibration), WARM_UP)
+            divergence = Divergence(model, parallel_streams(calibration, STREAMS)[:STEPS], WARM_UP)
         found: dict[str, list[_Candidate]] = {}
         for name, leaf in leaves.items():
             weight = leaf.dense()
@@ -181,7 +181,7 @@ class MixedBits(WeightMethod):
                 if divergence is None:
                     loss = noise_to_signal(weight, op.dense(), moment)
                 else:
-                    loss = divergence.of({name: op})
+                    loss = divergence.of(name, op)
                 found[name].append(_Candidate(op, loss))
         return found
 
@@ -217,12 +217,5 @@ def _pick(
 def _file_size(model: LanguageModel, chosen: Mapping[str, LinearOp]) -> int:
     """Return the bytes of the file with these leaves, and what is held back."""
     changed = model.clone()
-    replace_leaves(changed, chosen)
+    change_leaves(changed, lambda leaf, name: chosen.get(name, leaf))
     return lay_out(changed).size + HELD_BACK
-
-
-def _tokens(model: LanguageModel, calibration: npt.NDArray[np.integer[Any]]) -> Tensor:
-    """Return the beginning of each stream of calibration text, int64 [time, streams]."""
-    steps = len(calibration) // STREAMS
-    grid = np.asarray(calibration[: steps * STREAMS], dtype=np.int64).reshape(STREAMS, steps)
-    return torch.from_numpy(np.ascontiguousarray(grid[:, :STEPS].T)).to(model.device)

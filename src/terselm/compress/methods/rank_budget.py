@@ -25,6 +25,7 @@ from terselm.compress.rank_allocation import (
     measured_gains,
     smallest_cost,
 )
+from terselm.compress.stored_type import stored_type_of
 from terselm.compress.weighting import Weighting, input_weighting
 from terselm.errors import UsageError
 from terselm.linear.base import LinearOp
@@ -200,7 +201,7 @@ def _gains(
 
 def _factored(leaf: LinearOp, terms: Decomposition, rank: int) -> LinearOp:
     left, right = terms.factors(rank)
-    kind = _stored_type(leaf)
+    kind = stored_type_of(leaf)
     return LowRank(Dense(left, kind), Dense(right, kind))
 
 
@@ -230,13 +231,8 @@ class _Trial:
 def _placeholder(leaf: LinearOp, rank: int | None) -> LinearOp:
     if rank is None:
         return leaf
-    kind = _stored_type(leaf)
+    kind = stored_type_of(leaf)
     return LowRank(
         Dense(torch.zeros(leaf.out_features, rank), kind),
         Dense(torch.zeros(rank, leaf.in_features), kind),
     )
-
-
-def _stored_type(leaf: LinearOp) -> str:
-    assert isinstance(leaf, Dense)
-    return leaf.stored_type

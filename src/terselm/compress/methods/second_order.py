@@ -13,6 +13,7 @@ from terselm.compress.bias_correction import has_bias
 from terselm.compress.importance import (
     compensate,
     damped,
+    in_solvable_type,
     next_costs,
     surgeon_scores,
     weighted_rows,
@@ -28,10 +29,11 @@ from terselm.compress.pruning import (
     is_output,
     row_frequencies,
 )
+from terselm.compress.readers import looked_up_moment
 from terselm.compress.sparsity import mask_of_largest, mask_of_largest_in_rows
 from terselm.linear.base import LinearOp
 
-Positive = Annotated[float, Field(gt=0.0, le=1.0)]
+Damping = Annotated[float, Field(ge=1e-8, le=1.0)]
 Rounds = Annotated[int, Field(ge=1, le=100)]
 Power = Annotated[float, Field(ge=0.0, le=2.0)]
 
@@ -49,7 +51,7 @@ class SecondOrder(PruningMethod):
     weights less: saliency is multiplied by a power of the word's frequency over the mean
     saliency of its row.
     An embedding that is only looked up errs by what the first layer makes of it: there
-    S = UᵀU with that layer's input matrix U.
+    S = UᵀU with that layer's input matrices U, stacked; its factors err in the same way.
 
     Paper: optimal brain surgeon, Hassibi & Stork 1993; layer by layer as in Frantar & Alistarh
     2023 (arXiv 2301.00774), with their sequential update replaced by the exact solution, which
@@ -81,7 +83,8 @@ class SecondOrder(PruningMethod):
     update : bool
         Whether the weights that stay make up for the others.
     damping : float
-        Share of the mean of S's diagonal that is added to it.
+        Share of the mean of S's diagonal that is added to it; at least 1e-8, since with less S
+        cannot be inverted.
     rounds : int
         In how many rounds weights go, each chosen by what it costs given those before; 1 for all
         at once. For blocks there is one.
@@ -97,7 +100,7 @@ class SecondOrder(PruningMethod):
     block: Block = DEFAULT_BLOCK
     type: StoredType | None = None
     update: bool = True
-    damping: Positive = 0.01
+    damping: Damping = 0.01
     rounds: Rounds = 3
     frequency: Power = 0.5
 
@@ -120,7 +123,7 @@ class SecondOrder(PruningMethod):
         kept = 1 - self.sparsity
         for number in range(1, self.rounds):
             mask = self._largest(scores, 1 - kept ** (number / self.rounds), name, context)
-            costs = next_costs(weight, mask, moment.float())
+            costs = next_costs(weight, mask, in_solvable_type(moment, self.damping))
             scores = self._by_row(costs, weight, name, context)
         return scores
 
@@ -139,7 +142,7 @@ class SecondOrder(PruningMethod):
         moment = self._moment(leaf, name, context)
         if moment is None or not self.update:
             return leaf.dense()
-        return compensate(leaf.dense(), mask, moment.float())
+        return compensate(leaf.dense(), mask, in_solvable_type(moment, self.damping))
 
     def _moment(self, leaf: LinearOp, name: str, context: Context) -> Tensor | None:
         """Return what errors in a row are weighed with, damped; None if there is nothing."""
@@ -147,9 +150,9 @@ class SecondOrder(PruningMethod):
         if found is not None:
             # Where a bias makes up for the mean only what varies counts.
             moment = found.covariance if self.update and has_bias(name) else found.second_moment
-        elif name == "embedding" and context.model is not None:
-            reader = context.model.weights()["cells.0.weight_ih"].dense().double()
-            moment = reader.T @ reader
         else:
-            return None
+            looked_up = None if context.model is None else looked_up_moment(name, context.model)
+            if looked_up is None:
+                return None
+            moment = looked_up
         return damped(moment, self.damping).to(leaf.dense().device)

@@ -14,6 +14,7 @@ from terselm.cells.gru import GRU
 from terselm.cells.projected_gru import ProjectedGRU
 from terselm.compress.base import OPTIONS, Context, ModelMethod, register_method
 from terselm.compress.factorization import DAMPING, weighted_svd, word_weights
+from terselm.compress.readers import input_readers, stacked_input_matrix
 from terselm.compress.sensitivity import output_sensitivities
 from terselm.compress.shared_projection import shared_right_factor, unit_shares
 from terselm.compress.statistics import Statistics, collect
@@ -171,9 +172,9 @@ class SharedProjection(ModelMethod):
         if statistics is not None:
             moment = statistics.inputs[names[0]].second_moment
             row_weights = [
-                word_weights(torch.from_numpy(statistics.token_counts))
+                word_weights(torch.from_numpy(statistics.token_counts)).to(matrix.device)
                 if name == "output"
-                else torch.full((len(matrix),), max(felt.get(name, 0.0), 1e-12))
+                else matrix.new_full((len(matrix),), max(felt.get(name, 0.0), 1e-12))
                 for name, matrix in zip(names, matrices, strict=True)
             ]
         lefts, right = shared_right_factor(matrices, self.rank, moment, row_weights, self.damping)
@@ -189,7 +190,7 @@ class SharedProjection(ModelMethod):
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Return the new embedding and the input matrices of the first layer over it."""
         words = model.embedding.dense()
-        first = torch.cat([model.weights()[name].dense() for name in _input_names(model, 0)])
+        first = stacked_input_matrix(model, 0)
         if config.tied:
             # The embedding is the output layer too: both are over the last layer's projection.
             _, reader, right = layers[-1]
@@ -198,22 +199,16 @@ class SharedProjection(ModelMethod):
             return {"embedding": words}, first
         rows = None
         if statistics is not None:
-            rows = word_weights(torch.from_numpy(statistics.token_counts))
+            rows = word_weights(torch.from_numpy(statistics.token_counts)).to(words.device)
         left, right = weighted_svd(words, config.embedding, None, rows)
         return {"embedding": left}, first @ right.T
-
-
-def _input_names(model: LanguageModel, number: int) -> list[str]:
-    """Return the matrices of a layer that read its input: gates first."""
-    cell = model.layers()[number]
-    return [f"cells.{number}.{name}" for name in ("gates_ih", "weight_ih") if hasattr(cell, name)]
 
 
 def _next_readers(model: LanguageModel, number: int) -> list[str]:
     """Return the matrices outside the layer that read its output."""
     if number + 1 == model.config.layers:
         return ["output"]
-    return _input_names(model, number + 1)
+    return input_readers(model, number + 1)
 
 
 def _type_of(model: LanguageModel) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from terselm.compress.base import OPTIONS, Context, WeightMethod, register_method
 from terselm.compress.factorization import least_fraction, numbers_within
+from terselm.compress.stored_type import stored_type_of
 from terselm.compress.tensor_train import (
     balanced_factors,
     greatest_ranks,
@@ -98,7 +99,9 @@ class TensorTrain(WeightMethod):
         """
         row_shape, column_shape = self._shapes(leaf, name)
         cores = self._cores(leaf, name, row_shape, column_shape)
-        return TensorTrainForm([Dense(core) for core in cores], row_shape, column_shape, leaf.shape)
+        kind = stored_type_of(leaf)
+        stored = [Dense(core, kind) for core in cores]
+        return TensorTrainForm(stored, row_shape, column_shape, leaf.shape)
 
     def _shapes(self, leaf: LinearOp, name: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
         shapes = []

@@ -1,0 +1,96 @@
+"""The settings of `terselm train`, from a file and from flags, and what is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+
+from terselm.cli.text import read_small_file
+from terselm.errors import UsageError
+from terselm.experiments.training import MODEL_SETTINGS, TEXT_SETTINGS, Settings, make_settings
+from terselm.models.config import first_problem
+from terselm.pipeline.units import read_seconds
+from terselm.registry import suggest
+from terselm.train.config import TrainingConfig
+
+KNOWN = (*MODEL_SETTINGS, *TEXT_SETTINGS, *TrainingConfig.model_fields)
+FLAGS = {"output": "--output-layer"}
+"""Where the flag is not called as the setting."""
+
+Size = Annotated[int, Field(ge=1, le=2**20)]
+
+
+class _Plain(BaseModel):
+    """What is computed with before a model's or a run's own checks see it."""
+
+    layers: Annotated[int, Field(ge=1, le=64, strict=True)] = 2
+    hidden: Size | Annotated[list[Size], Field(min_length=1, max_length=64)] = 200
+    tokens: Literal["words", "characters", "bpe"] = "words"
+    vocabulary_size: Annotated[int, Field(ge=2, strict=True)] | None = None
+    lowercase: Annotated[bool, Field(strict=True)] | None = None
+
+
+def read_settings(config: Path | None, flags: Mapping[str, Any]) -> Settings:
+    """Return the checked settings of a file, or of the `train` of an experiment file, and of flags.
+
+    Parameters
+    ----------
+    config : Path or None
+        A YAML file.
+    flags : mapping
+        Settings that win over the file's, by name.
+
+    Raises
+    ------
+    UsageError
+        If the file cannot be read, a setting is unknown or a value is impossible; the message
+        names the flag, or the file and the setting.
+    """
+    values = {} if config is None else _read(config)
+    for name in values:
+        if name not in KNOWN:
+            raise UsageError(f"--config {config}: unknown setting {name!r}; {suggest(name, KNOWN)}")
+    values |= flags
+    try:
+        _Plain(**values)
+        if isinstance(values.get("time_limit"), str):
+            values["time_limit"] = read_seconds(values["time_limit"], "time_limit")
+        return make_settings(values)
+    except ValidationError as error:
+        problem = first_problem(error)
+    except UsageError as error:
+        problem = str(error)
+    raise UsageError(_with_place(problem, config, flags))
+
+
+def _read(config: Path) -> dict[str, Any]:
+    text = read_small_file(config, "--config", "a YAML file of settings")
+    try:
+        values = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise UsageError(
+            f"--config {config}: not valid YAML: {' '.join(str(error).split())}"
+        ) from None
+    if isinstance(values, dict) and isinstance(values.get("train"), dict):
+        values = values["train"]
+    if not isinstance(values, dict):
+        raise UsageError(f"--config {config}: expected settings, one `name: value` a line")
+    return {str(name): value for name, value in values.items()}
+
+
+def _with_place(problem: str, config: Path | None, flags: Mapping[str, Any]) -> str:
+    """Return what is wrong after the flag, or the file, that said so."""
+    first, second, *_ = [*problem.split(maxsplit=2), "", ""]
+    unknown = first == "unknown"
+    where = second if unknown else first.removesuffix(":")
+    name = where.partition(".")[0]
+    if name in flags:
+        flag = FLAGS.get(name, f"--{name.replace('_', '-')}")
+        return f"{flag}: {problem}" if unknown else flag + problem[len(where) :]
+    if config is not None and (name in KNOWN or not flags):
+        return f"--config {config}: {problem}"
+    return problem
