@@ -135,7 +135,9 @@ def test_workers_share_a_study_and_one_that_is_killed_loses_its_trial_only(
 @pytest.mark.slow
 def test_trials_as_tasks_of_ray(trained: Trained, tmp_path: Path):
     pytest.importorskip("ray")
-    process = started(trained, tmp_path / "out", "--ray", "local", *BUDGET)
+    # A cluster on a busy machine takes its time to start.
+    patient = ("180s" if option == "60s" else option for option in BUDGET)
+    process = started(trained, tmp_path / "out", "--ray", "local", *patient)
     out, errors = process.communicate(timeout=400)
     assert process.returncode == 0, errors
     results = json.loads(out)
