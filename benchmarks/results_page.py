@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -165,11 +166,16 @@ def entropy_text() -> str:
         taken = sum(part["bytes"] - part["entropy_bytes"] for part in model["parts"].values())
         whole.append(1 - model["xz_bytes"] / model["bytes"])
         parts.append(taken / model["bytes"])
-    return ENTROPY.format(xz=_each(whole), parts=_each(parts), models=" and ".join(found))
+    return ENTROPY.format(xz=_each(whole), parts=_each(parts), models=_listed(found))
 
 
 def _each(shares: list[float]) -> str:
-    return f"{' and '.join(f'{100 * share:.1f}' for share in shares)} %"
+    return f"{_listed([f'{100 * share:.1f}' for share in shares])} %"
+
+
+def _listed(names: Iterable[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def draw(rows: list[Row]) -> bool:
