@@ -115,7 +115,7 @@ def first_rung(
 ) -> list[Job]:
     """Return the first trainings of a round: every parent, and the first one in three ways.
 
-    A single method that comes near is trained likewise, so that it has the same chance.
+    A single method that comes near is trained for the first of these lengths, too.
     """
     plain = Training(epochs, RATES[0], dropout)
     jobs = [trained_job(parent, plain) for parent in parents]
