@@ -8,19 +8,18 @@ that an older version of its experiment file made, is "not run".
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from terselm.experiments.experiment import key_of
-from terselm.experiments.picture import SUFFIXES, measured_points, published_points
+from terselm.experiments.picture import draw
 from terselm.experiments.suite import load_suite
 from terselm.experiments.table import Row, frontier_markdown, markdown, rows_of, steps_markdown
 from terselm.files import write_bytes
 from terselm.report.plots import FrontierPoint
-from terselm.report.results_plot import Series, results_plot
+from terselm.report.results_plot import Series
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -178,52 +177,30 @@ def _listed(names: Iterable[str]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def draw(rows: list[Row]) -> bool:
-    """Draw every series, with the names of the frontier; return whether there was any of ours."""
-    ours = measured_points(rows)
-    if not ours:
-        return False
-    frontier = {row.title: row.name for row in rows if row.budget is not None}
-    ours = [
-        dataclasses.replace(point, label=frontier.get(point.label, point.label)) for point in ours
+def others() -> list[Series]:
+    """Return what is no model of terselm and no row of the paper."""
+    kenlm = [
+        FrontierPoint(f"{each['order']}-gram", each["bytes"], each["test"])
+        for each in kenlm_models()
     ]
-    series = [
-        Series(
-            "measured here",
-            ours,
-            joined=True,
-            named=[point for point in ours if point.label in frontier.values()],
-        ),
-        Series("as published", published_points(rows)),
-        BEST_PRINTED,
-        _all_named(
-            "KenLM",
-            *(
-                FrontierPoint(f"{each['order']}-gram", each["bytes"], each["test"])
-                for each in kenlm_models()
-            ),
-        ),
-    ]
-    for suffix in SUFFIXES:
-        path = (RESULTS / "results").with_suffix(suffix)
-        results_plot(series, path, title="Perplexity on PTB test against size")
-    return True
+    return [BEST_PRINTED, _all_named("KenLM", *kenlm)]
 
 
 def main() -> None:
     paper = rows_in("paper")
     text = [HEAD]
-    rows = list(paper)
+    budgets: list[Row] = []
     if (EXPERIMENTS / "frontier").is_dir():
         frontier = rows_in("frontier")
-        rows += [row for row in frontier if row.budget is not None]
+        budgets = [row for row in frontier if row.budget is not None]
         text += [FRONTIER, frontier_markdown(frontier), machines(frontier)]
         text += [STEPS, steps_markdown(frontier)]
         entropy = RESULTS / "entropy.md"
         if entropy.exists():
             text += [entropy_text(), entropy.read_text()]
     text += [PAPER, markdown(paper), machines(paper)]
-    if draw(rows):
+    title = "Perplexity on PTB test against size"
+    if draw([*paper, *budgets], RESULTS / "results", title, others(), budgets):
         text.insert(1, "![Perplexity against bytes](../benchmarks/results/results.png)\n")
         text.append(PICTURE.format(kenlm=kenlm_text()))
     write_bytes(ROOT / "docs" / "results.md", "\n".join(text).rstrip().encode() + b"\n")

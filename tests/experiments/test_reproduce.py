@@ -36,10 +36,22 @@ SUITE: dict[str, dict[str, Any]] = {
 }
 
 
+def command(suite: Path, out: Path, data: Path, *more: str) -> list[str]:
+    begin = [sys.executable, "-m", "terselm", "reproduce", str(suite), "--out", str(out)]
+    return [*begin, "--data", str(data), *more]
+
+
+def wait_for(words: str, log: Path, process: subprocess.Popen[Any]) -> None:
+    """Wait until the log of a run says so."""
+    deadline = time.monotonic() + 120
+    while not (log.exists() and words in log.read_text()):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+
+
 def reproduce(suite: Path, out: Path, data: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "terselm", "reproduce", str(suite), "--out", str(out)]
     return subprocess.run(
-        [*command, "--data", str(data), "--jobs", "1", *more],
+        command(suite, out, data, "--jobs", "1", *more),
         capture_output=True,
         text=True,
         timeout=300,
@@ -130,15 +142,11 @@ def test_only_some_seeds(tmp_path: Path, corpus: Path, write_suite: WriteSuite):
 def test_an_interrupted_run_goes_on(tmp_path: Path, corpus: Path, write_suite: WriteSuite):
     long = {"train": {**TRAIN, "epochs": 60}}
     folder, out = write_suite({"long": long}), tmp_path / "out"
-    command = [sys.executable, "-m", "terselm", "reproduce", str(folder), "--out", str(out)]
     process = subprocess.Popen(
-        [*command, "--data", str(corpus)], stderr=subprocess.PIPE, start_new_session=True
+        command(folder, out, corpus), stderr=subprocess.PIPE, start_new_session=True
     )
     log = out / "logs" / "long.log"
-    deadline = time.monotonic() + 120
-    while not (log.exists() and "epoch 3/60" in log.read_text()):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.02)
+    wait_for("epoch 3/60", log, process)
     os.killpg(process.pid, signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode != 0
@@ -158,15 +166,12 @@ def test_a_killed_command_leaves_no_process_behind(
 ):
     folder = write_suite({"long": {"train": {**TRAIN, "epochs": 100_000}}})
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "terselm", "reproduce", str(folder), "--out", str(out)]
-    process = subprocess.Popen([*command, "--data", str(corpus)], start_new_session=True)
+    process = subprocess.Popen(command(folder, out, corpus), start_new_session=True)
     log = out / "logs" / "long.log"
-    deadline = time.monotonic() + 120
-    while not (log.exists() and "epoch 3/" in log.read_text()):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.02)
+    wait_for("epoch 3/", log, process)
     process.kill()
     process.wait()
+    deadline = time.monotonic() + 120
     while "interrupted; --resume goes on" not in log.read_text():
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -183,15 +188,11 @@ def test_two_commands_in_one_folder_share_the_work(
         },
     }
     folder, out = write_suite(suite), tmp_path / "out"
-    command = [sys.executable, "-m", "terselm", "reproduce", str(folder), "--out", str(out)]
     first = subprocess.Popen(
-        [*command, "--data", str(corpus), "--rows", "base"], stderr=subprocess.PIPE, text=True
+        command(folder, out, corpus, "--rows", "base"), stderr=subprocess.PIPE, text=True
     )
     log = out / "logs" / "base.log"
-    deadline = time.monotonic() + 120
-    while not (log.exists() and "epoch 1/60" in log.read_text()):
-        assert time.monotonic() < deadline and first.poll() is None
-        time.sleep(0.02)
+    wait_for("epoch 1/60", log, first)
     second = reproduce(folder, out, corpus)
     assert first.wait(60) == 0 and second.returncode == 0, second.stderr
     assert "base: another process is at work on it in this folder" in second.stderr
@@ -219,15 +220,11 @@ def test_a_run_whose_process_is_killed_does_not_stop_the_others(
 ):
     long = {"train": {**TRAIN, "epochs": 10_000}}
     folder, out = write_suite({"a-long": long, "short": {"train": TRAIN}}), tmp_path / "out"
-    command = [sys.executable, "-m", "terselm", "reproduce", str(folder), "--out", str(out)]
     process = subprocess.Popen(
-        [*command, "--data", str(corpus), "--jobs", "1"], stderr=subprocess.PIPE, text=True
+        command(folder, out, corpus, "--jobs", "1"), stderr=subprocess.PIPE, text=True
     )
     log = out / "logs" / "a-long.log"
-    deadline = time.monotonic() + 120
-    while not (log.exists() and "epoch 1/" in log.read_text()):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.02)
+    wait_for("epoch 1/", log, process)
     for pid, line in children(process.pid).items():
         if "spawn_main" in line:
             os.kill(pid, signal.SIGKILL)

@@ -12,13 +12,16 @@ from terselm.report.results_plot import Series, results_plot
 SUFFIXES = (".png", ".svg")
 
 
-def measured_points(rows: Sequence[Row]) -> list[FrontierPoint]:
-    """Return what was run, by file bytes and mean test perplexity."""
+def measured_points(rows: Sequence[Row], named: Sequence[Row] = ()) -> list[FrontierPoint]:
+    """Return what was run, by file bytes and mean test perplexity.
+
+    Labels are titles, those of `named` rows their names.
+    """
     found = []
     for row in rows:
         size, perplexity = row.bytes, row.perplexity("test")
         if size is not None and perplexity is not None:
-            found.append(FrontierPoint(row.title, size, perplexity))
+            found.append(FrontierPoint(row.name if row in named else row.title, size, perplexity))
     return found
 
 
@@ -32,7 +35,13 @@ def published_points(rows: Sequence[Row]) -> list[FrontierPoint]:
     return found
 
 
-def draw(rows: Sequence[Row], stem: Path, title: str, others: Sequence[Series] = ()) -> list[Path]:
+def draw(
+    rows: Sequence[Row],
+    stem: Path,
+    title: str,
+    others: Sequence[Series] = (),
+    named: Sequence[Row] = (),
+) -> list[Path]:
     """Draw the rows as PNG and SVG; return the files, none where nothing was run.
 
     Parameters
@@ -43,12 +52,14 @@ def draw(rows: Sequence[Row], stem: Path, title: str, others: Sequence[Series] =
     title : str
     others : sequence of Series
         Further series, after ours and the published one.
+    named : sequence of Row
+        Those of the rows whose names stand beside their points.
     """
-    ours = measured_points(rows)
+    ours = measured_points(rows, named)
     if not ours:
         return []
     series = [
-        Series("measured here", ours, joined=True),
+        Series("measured here", ours, joined=True, named=measured_points(named, named)),
         Series("as published", published_points(rows)),
         *others,
     ]
