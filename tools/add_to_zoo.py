@@ -31,7 +31,7 @@ def needed_results(folder: Path, result: dict[str, Any]) -> list[dict[str, Any]]
     waiting = [result]
     while waiting:
         last = waiting.pop()
-        for name, seed in Experiment(**last["experiment"]).needed_runs(last["seed"]).values():
+        for name, seed in Experiment(**last["experiment"]).needed_runs(last["seed"]):
             label = label_of(name, seed)
             if label not in found:
                 found[label] = read_result(folder, label)

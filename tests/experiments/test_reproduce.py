@@ -97,6 +97,22 @@ def test_runs_everything_once(tmp_path: Path, corpus: Path, write_suite: WriteSu
     ]
 
 
+def test_several_teachers(tmp_path: Path, corpus: Path, write_suite: WriteSuite):
+    learn = {"method": "recover", "epochs": 1, "batch": 4, "distill": True, "distill_weight": 1}
+    rows = {
+        "dense": {"train": TRAIN},
+        "wide": {"train": {**TRAIN, "hidden": 12, "embedding": 8}},
+        "alone": {"start": "dense", "teacher": "wide", "compress": [learn]},
+        "pupil": {"start": "dense", "teacher": ["dense", "wide"], "compress": [learn]},
+        "beginner": {"train": TRAIN, "teacher": ["dense", "wide"]},
+    }
+    done = reproduce(write_suite(rows), tmp_path / "out", corpus, "--json")
+    assert done.returncode == 0, done.stderr
+    found = {name: each["valid"]["perplexity"] for name, each in results(tmp_path / "out").items()}
+    assert set(found) == set(rows)
+    assert found["beginner"] != found["dense"] and found["pupil"] != found["alone"]
+
+
 def test_a_row_that_fails_does_not_stop_the_others(
     tmp_path: Path, corpus: Path, write_suite: WriteSuite
 ):

@@ -103,11 +103,26 @@ def test_one_run_of_a_teacher_may_teach_every_seed():
     student = {"title": "student", "train": TRAIN, "teacher": "dense"}
     suite["alike"] = Experiment(**student)
     suite["fixed"] = Experiment(**student, teacher_seed=2)
-    assert suite["alike"].needed_runs(5) == {"teacher": ("dense", 5)}
-    assert suite["fixed"].needed_runs(5) == {"teacher": ("dense", 2)}
+    assert suite["alike"].needed_runs(5) == [("dense", 5)]
+    assert suite["fixed"].needed_runs(5) == [("dense", 2)]
     assert key_of("fixed", 5, suite) != key_of("alike", 5, suite)
     with pytest.raises(ValueError, match="teacher_seed"):
         Experiment(title="none", train=TRAIN, teacher_seed=2)
+
+
+def test_several_may_teach():
+    suite = suite_of()
+    suite["other"] = Experiment(title="other", train=TRAIN)
+    student = {"title": "student", "start": "dense", "compress": FOUR_BITS, "teacher_seed": 0}
+    suite["pupil"] = Experiment(**student, teacher=["dense", "other"])
+    assert suite["pupil"].needs() == ["dense", "dense", "other"]
+    assert suite["pupil"].needed_runs(5) == [("dense", 5), ("dense", 0), ("other", 0)]
+    assert suite["pupil"].teacher_runs(5) == [("dense", 0), ("other", 0)]
+    alone = {**suite, "pupil": Experiment(**student, teacher="dense")}
+    assert key_of("pupil", 5, suite) != key_of("pupil", 5, alone)
+    assert chosen_rows(suite, ["pupil"]) == ["dense", "other", "pupil"]
+    with pytest.raises(ValueError, match="teacher"):
+        Experiment(**student, teacher=[])
 
 
 def test_the_key_does_not_follow_titles_and_marks():

@@ -19,23 +19,23 @@ def arguments(count: int, dtype: torch.dtype = torch.float64) -> tuple[list[Tens
     return given, torch.randint(WORDS, (count,))
 
 
-def lesson_for(count: int) -> Lesson:
-    return Lesson(torch.randn(count, WORDS, dtype=torch.float64), weight=0.3, temperature=2.0)
+def lesson_for(count: int, teachers: int = 1) -> Lesson:
+    scores = (torch.randn(count, WORDS, dtype=torch.float64) for _ in range(teachers))
+    return Lesson(tuple(scores), weight=0.3, temperature=2.0)
 
 
 @pytest.mark.parametrize("count", COUNTS)
-@pytest.mark.parametrize("taught", [False, True])
-def test_loss_and_gradients_by_torch(count: int, taught: bool):
+@pytest.mark.parametrize("teachers", [0, 1, 3])
+def test_loss_and_gradients_by_torch(count: int, teachers: int):
     given, targets = arguments(count)
-    lesson = lesson_for(count) if taught else None
+    lesson = lesson_for(count, teachers) if teachers else None
     loss, nll = softmax_loss(*given, targets, lesson)
     features, weight, bias = given
     scores = features @ weight.t() + bias
     plain = expected = nn.functional.cross_entropy(scores, targets)
     if lesson is not None:
-        far = nn.functional.kl_div(
-            torch.log_softmax(scores / 2, 1), torch.softmax(lesson.scores / 2, 1), reduction="sum"
-        )
+        likely = sum(torch.softmax(each / 2, 1) for each in lesson.scores) / teachers
+        far = nn.functional.kl_div(torch.log_softmax(scores / 2, 1), likely, reduction="sum")
         expected = 0.7 * plain + 0.3 * 4 * far / count
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(nll, plain)
@@ -45,12 +45,22 @@ def test_loss_and_gradients_by_torch(count: int, taught: bool):
     torch.testing.assert_close(found, torch.autograd.grad(expected * 2.5, given))
 
 
-def test_step_by_step_it_is_the_same():
+@pytest.mark.parametrize("teachers", [1, 3])
+def test_step_by_step_it_is_the_same(teachers: int):
     (features, weight, bias), targets = arguments(20, torch.float32)
-    lesson = lesson_for(20)
+    lesson = lesson_for(20, teachers)
     found = softmax_loss(features, weight, bias, targets, lesson)
     expected = loss_of_scores(features @ weight.t() + bias, targets, lesson)
     torch.testing.assert_close(found, expected)
+
+
+def test_what_a_teacher_holds_for_impossible_counts_nothing():
+    given, targets = arguments(2, torch.float32)
+    scores = torch.zeros(2, WORDS)
+    scores[:, 3] = -1e6
+    loss, _ = softmax_loss(*given, targets, Lesson((scores,), weight=1.0, temperature=1.0))
+    assert torch.isfinite(loss)
+    assert all(torch.isfinite(each).all() for each in torch.autograd.grad(loss, given))
 
 
 def test_great_scores_do_not_overflow():

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from terselm.cells.dropout import dropout
 from terselm.errors import UsageError
 from terselm.models.language_model import LanguageModel
 from terselm.models.regularization import Regularization
+from terselm.text.build import vocabulary_from_words
 from terselm.train.config import TrainingConfig, make_training_config
 from terselm.train.distillation import Distillation, relative_square_error
 from terselm.train.objective import Objective
@@ -224,7 +226,7 @@ def test_the_teacher_carries_its_state_and_gets_no_gradient():
     objective(inputs[4:], targets[4:], student.initial_state(3))
     expected = teacher(inputs, teacher.initial_state(3))[1]
     assert distillation.state is not None
-    for found, wanted in zip(distillation.state, expected, strict=True):
+    for found, wanted in zip(distillation.state[0], expected, strict=True):
         torch.testing.assert_close(found[0], wanted[0])
     assert all(parameter.grad is None for parameter in teacher.parameters())
     assert not any(name.startswith("distillation") for name, _ in objective.named_parameters())
@@ -246,10 +248,47 @@ def test_distillation_brings_the_student_near():
     assert divergence(teacher, student) < 0.6 * before
 
 
+def test_two_teachers_by_hand():
+    student = make_model("lstm").train()
+    teachers = [make_model("gru", seed=5), make_model("lstm", seed=6)]
+    settings = {"distillation_weight": 0.3, "distillation_temperature": 2.0}
+    config = exact({**settings, "distillation_hidden": 1.7})
+    objective = Objective(student, config, Distillation(teachers, student, config))
+    inputs, targets = window(time=10)
+    objective(inputs[:4], targets[:4], student.initial_state(3))
+    state = student(inputs[:4], student.initial_state(3))[1]
+    loss, nll, _ = objective(inputs[4:], targets[4:], state)
+
+    def last(model: LanguageModel) -> tuple[Tensor, Tensor]:
+        """Scores and last layer's output of the second window, float64."""
+        with torch.no_grad():
+            hidden = model.hidden(inputs, model.initial_state(3))
+            return model.output.logits(hidden.output)[4:].double(), hidden.raw[4:].double()
+
+    scores, ours = last(student)
+    hard = -scores.log_softmax(-1).gather(-1, targets[4:, :, None]).mean()
+    taught = [last(each) for each in teachers]
+    p = sum((theirs / 2).softmax(-1) for theirs, _ in taught) / 2
+    far = (p * (p.log() - (scores / 2).log_softmax(-1))).sum(-1).mean()
+    hint = sum((ours - raw).square().mean() / raw.square().mean() for _, raw in taught) / 2
+    assert float(nll) == pytest.approx(float(hard), rel=1e-5)
+    wanted = 0.7 * hard + 0.3 * 4 * far + 1.7 * hint
+    assert loss.item() == pytest.approx(float(wanted), rel=1e-5)
+
+
 def test_teachers_that_cannot_teach():
     model = make_model("lstm")
     with pytest.raises(UsageError, match="itself"):
         train(model, teacher=model)
+    with pytest.raises(UsageError, match="itself"):
+        train(model, teacher=[make_model("lstm", seed=2), model])
+    with pytest.raises(UsageError, match="without a teacher"):
+        train(model, teacher=[])
+    words = list(model.vocabulary.words)
+    for listed, message in (([*words, "new"], "38 words, the model 37"), (words[::-1], "other")):
+        stranger = LanguageModel(model.config, vocabulary_from_words(listed))
+        with pytest.raises(UsageError, match=message):
+            train(model, teacher=[make_model("gru"), stranger])
 
 
 def test_varied_windows_cover_the_text_and_repeat():

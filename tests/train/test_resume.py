@@ -59,13 +59,13 @@ def killed_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ScheduledOptimizer, "step", step)
 
 
-@pytest.mark.parametrize("teach", [False, True], ids=["", "with teacher"])
+@pytest.mark.parametrize("teach", [False, True], ids=["", "with teachers"])
 @pytest.mark.parametrize("name", CASES)
 def test_stopped_at_many_steps(name: str, teach: bool, tmp_path, monkeypatch):
     settings = {**CASES[name], "checkpoint_every": 0}
 
     def run(**more: Any):
-        teacher = make_model("gru", seed=7) if teach else None
+        teacher = [make_model("gru", seed=7), make_model("lstm", seed=8)] if teach else None
         return train(None, settings, teacher=teacher, **more)
 
     whole = run()

@@ -15,6 +15,7 @@ from terselm.compress.statistics import Statistics
 from terselm.errors import UsageError
 from terselm.linear.base import LinearOp
 from terselm.models.language_model import LanguageModel
+from terselm.models.teacher import Teacher
 from terselm.registry import Registry
 
 METHODS: Registry[type[Method]] = Registry("method", "terselm.compress.methods")
@@ -73,9 +74,9 @@ class Recovery(Protocol):
     """
 
     def __call__(
-        self, model: LanguageModel, settings: RecoverySettings, teacher: LanguageModel | None
+        self, model: LanguageModel, settings: RecoverySettings, teacher: Teacher | None
     ) -> LanguageModel:
-        """Return the trained model; `teacher` is the source model or None."""
+        """Return the trained model; `teacher` is the context's source or None."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,10 @@ class Context:
 
     Attributes
     ----------
-    source : LanguageModel or None
-        The model before the first step, for distillation. `compress` sets it to the model it is
-        given unless it is set already, as where a recipe goes on from an earlier one's result.
+    source : LanguageModel, sequence of LanguageModel, or None
+        The model before the first step, for distillation, or those that teach in its place.
+        `compress` sets it to the model it is given unless it is set already, as where a recipe
+        goes on from an earlier one's result.
     recover : Recovery or None
         Training, where the caller has text to train on.
     calibration : ndarray or None
@@ -106,7 +108,7 @@ class Context:
         What `WeightMethod.prepare` of this step returned. Set by `compress`.
     """
 
-    source: LanguageModel | None = None
+    source: Teacher | None = None
     recover: Recovery | None = None
     calibration: npt.NDArray[np.integer[Any]] | None = None
     statistics: Statistics | None = None

@@ -81,10 +81,11 @@ class Experiment(BaseModel):
         Settings of `terselm train`.
     start : str or None
         In the place of `train`: the experiment whose model is taken.
-    teacher : str or None
-        The experiment whose model teaches, in `train` and in steps that distil.
+    teacher : str, list of str, or None
+        The experiment whose model teaches, in `train` and in steps that distil; several teach
+        together, by the mean of their distributions.
     teacher_seed : int or None
-        Which of its runs, for all seeds; None: that of the same seed.
+        Which of their runs, for all seeds; None: those of the same seed.
     compress : list of dict
         Steps of a recipe.
     data : str or None
@@ -102,7 +103,7 @@ class Experiment(BaseModel):
     title: str
     train: dict[str, Any] | None = None
     start: str | None = None
-    teacher: str | None = None
+    teacher: str | Annotated[list[str], Field(min_length=1)] | None = None
     teacher_seed: Seed | None = None
     compress: list[dict[str, Any]] = []
     data: str | None = None
@@ -127,17 +128,27 @@ class Experiment(BaseModel):
 
     def needs(self) -> list[str]:
         """Return the experiments that must be run before this one."""
-        return [name for name in (self.start, self.teacher) if name is not None]
+        return [*([] if self.start is None else [self.start]), *self.teachers()]
 
-    def needed_runs(self, seed: int) -> dict[str, tuple[str, int]]:
-        """Return name and seed of the runs whose models a run takes, as "start" and "teacher"."""
-        found = {}
-        if self.start is not None:
-            found["start"] = (self.start, seed)
-        if self.teacher is not None:
-            taught = seed if self.teacher_seed is None else self.teacher_seed
-            found["teacher"] = (self.teacher, taught)
-        return found
+    def teachers(self) -> list[str]:
+        """Return the experiments whose models teach."""
+        if self.teacher is None:
+            return []
+        return [self.teacher] if isinstance(self.teacher, str) else self.teacher
+
+    def start_run(self, seed: int) -> tuple[str, int] | None:
+        """Return name and seed of the run whose model this one goes on with."""
+        return None if self.start is None else (self.start, seed)
+
+    def teacher_runs(self, seed: int) -> list[tuple[str, int]]:
+        """Return name and seed of the runs whose models teach this one."""
+        taught = seed if self.teacher_seed is None else self.teacher_seed
+        return [(name, taught) for name in self.teachers()]
+
+    def needed_runs(self, seed: int) -> list[tuple[str, int]]:
+        """Return name and seed of the runs whose models this one takes."""
+        start = self.start_run(seed)
+        return [*([] if start is None else [start]), *self.teacher_runs(seed)]
 
     def content(self) -> dict[str, Any]:
         """Return what the model depends on, as JSON values."""
@@ -196,7 +207,7 @@ def key_of(name: str, seed: int, suite: Mapping[str, Experiment], data: str = US
         The corpus of experiments that name none.
     """
     experiment = suite[name]
-    needed = [key_of(*run, suite, data) for run in experiment.needed_runs(seed).values()]
+    needed = [key_of(*run, suite, data) for run in experiment.needed_runs(seed)]
     # Keys from before the corpus was among it stay.
     corpus = [] if experiment.data or data == USUAL_DATA else [data]
     text = json.dumps([experiment.content(), seed, needed, *corpus], sort_keys=True)

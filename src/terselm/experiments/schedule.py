@@ -221,7 +221,7 @@ def _runs(plan: Plan) -> list[tuple[str, int]]:
         own = plan.suite[name].seeds
         seeds[name] |= dict.fromkeys(s for s in own if plan.seeds is None or s in plan.seeds)
         for seed in seeds[name]:
-            for other, needed in plan.suite[name].needed_runs(seed).values():
+            for other, needed in plan.suite[name].needed_runs(seed):
                 seeds[other][needed] = None
     return [(name, seed) for name in plan.rows for seed in sorted(seeds[name])]
 
@@ -229,13 +229,16 @@ def _runs(plan: Plan) -> list[tuple[str, int]]:
 def _ready(plan: Plan, name: str, seed: int, progress: Progress) -> Order | str | None:
     """Return the order, or why it will never be one, or None if what it needs is not done yet."""
     experiment = plan.suite[name]
-    needed = {role: label_of(*run) for role, run in experiment.needed_runs(seed).items()}
-    for label in needed.values():
+    for label in (label_of(*run) for run in experiment.needed_runs(seed)):
         if label in progress.failed:
             return f"since {label} failed"
         if label not in progress.done:
             return None
-    models = {role: model_file(plan.folder, label) for role, label in needed.items()}
+
+    def model_of(run: tuple[str, int]) -> Path:
+        return model_file(plan.folder, label_of(*run))
+
+    start = experiment.start_run(seed)
     cores = len(os.sched_getaffinity(0))
     return Order(
         name=name,
@@ -246,8 +249,8 @@ def _ready(plan: Plan, name: str, seed: int, progress: Progress) -> Order | str 
         data=experiment.data or plan.data,
         device=plan.device,
         threads=max(1, cores // plan.jobs),
-        start=models.get("start"),
-        teacher=models.get("teacher"),
+        start=None if start is None else model_of(start),
+        teachers=tuple(model_of(run) for run in experiment.teacher_runs(seed)),
     )
 
 

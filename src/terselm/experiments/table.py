@@ -173,7 +173,7 @@ def steps_markdown(rows: Sequence[Row]) -> str:
             f"`{row.name}`",
             row.title,
             f"`{experiment.start}`" if experiment.start else "random weights",
-            f"`{experiment.teacher}`" if experiment.teacher else "",
+            ", ".join(f"`{name}`" for name in experiment.teachers()),
             _number(row.bytes, ",d"),
             _millions(row.parameters),
             _seeds(row),

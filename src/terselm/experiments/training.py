@@ -14,6 +14,7 @@ from terselm.evaluate.perplexity import perplexity
 from terselm.models.config import ModelConfig, make_config
 from terselm.models.language_model import LanguageModel
 from terselm.models.sampling import count_tokens
+from terselm.models.teacher import Teacher
 from terselm.text.base import Vocabulary
 from terselm.text.build import build_vocabulary
 from terselm.text.corpus import Corpus
@@ -151,7 +152,7 @@ class Trainer:
         *,
         resume: bool,
         device: str,
-        teacher: LanguageModel | None = None,
+        teacher: Teacher | None = None,
         observer: Observer | None = None,
     ) -> FitResult:
         """Train the model; see `terselm.train.loop.fit`. Its provenance says how it was made.
@@ -162,7 +163,7 @@ class Trainer:
             Where checkpoint and metrics go.
         resume : bool
         device : str
-        teacher : LanguageModel or None
+        teacher : LanguageModel, sequence of LanguageModel, or None
         observer : Observer or None
         """
         result = fit(

@@ -53,7 +53,8 @@ class Order:
     data : str
     device : str
     threads : int
-    start, teacher : Path or None
+    start : Path or None
+    teachers : tuple of Path
         Model files of the experiments that this one needs.
     """
 
@@ -66,7 +67,7 @@ class Order:
     device: str = "cpu"
     threads: int = 1
     start: Path | None = None
-    teacher: Path | None = None
+    teachers: tuple[Path, ...] = ()
 
     @property
     def label(self) -> str:
@@ -219,14 +220,14 @@ def _started(order: Order, corpus: Corpus, work: Path) -> LanguageModel:
     done = work / "trained.safetensors"
     if done.exists():
         return load(done, order.device)
-    teacher = None if order.teacher is None else load(order.teacher, order.device)
+    teachers = [load(path, order.device) for path in order.teachers]
     settings = make_settings({**(order.experiment.train or {}), "seed": order.seed})
-    trainer = Trainer(settings, corpus, None if teacher is None else teacher.vocabulary)
+    trainer = Trainer(settings, corpus, teachers[0].vocabulary if teachers else None)
     result = trainer.train(
         work / "training",
         resume=True,
         device=order.device,
-        teacher=teacher,
+        teacher=teachers or None,
         observer=ProgressObserver(order.label),
     )
     if result.stopped == "interrupted":
@@ -247,7 +248,7 @@ def _compressed(order: Order, corpus: Corpus, work: Path, model: LanguageModel) 
         observer=lambda: ProgressObserver(f"{order.label}: recover"),
         folder=lambda: work / f"recovery-{next(number)}",
     )
-    teacher = None if order.teacher is None else load(order.teacher, order.device)
+    teachers = [load(path, order.device) for path in order.teachers]
     calibration = text("train")(model.vocabulary)[:CALIBRATION_TOKENS]
-    context = Context(source=teacher, recover=recover, calibration=calibration)
+    context = Context(source=teachers or None, recover=recover, calibration=calibration)
     return compress(model, Recipe.from_list(order.experiment.compress), context).model

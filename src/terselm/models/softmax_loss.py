@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,18 +18,19 @@ ROWS = 16
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a teacher says of the next word.
+    """What teachers say of the next word.
 
     Attributes
     ----------
-    scores : Tensor
-        [tokens, vocabulary], unnormalized.
+    scores : tuple of Tensor
+        [tokens, vocabulary] each, unnormalized, one a teacher. The distribution to learn is the
+        mean of theirs.
     weight : float
-        Share of the teacher in the loss.
+        Share of the teachers in the loss.
     temperature : float
     """
 
-    scores: Tensor
+    scores: tuple[Tensor, ...]
     weight: float
     temperature: float
 
@@ -53,7 +55,7 @@ def softmax_loss(
     targets : Tensor
         int64 [tokens].
     lesson : Lesson or None
-        With a teacher the loss is (1 - w) · nll + w · T² · KL(teacher ‖ model) at temperature T.
+        With teachers the loss is (1 - w) · nll + w · T² · KL(their mean ‖ model) at temperature T.
 
     Returns
     -------
@@ -73,12 +75,21 @@ def loss_of_scores(scores: Tensor, targets: Tensor, lesson: Lesson) -> tuple[Ten
     nll = nn.functional.cross_entropy(scores, targets)
     divergence = nn.functional.kl_div(
         torch.log_softmax(scores / temperature, dim=-1),
-        torch.log_softmax(lesson.scores / temperature, dim=-1, dtype=torch.float32),
+        _mean_log_softmax(lesson, temperature),
         reduction="batchmean",
         log_target=True,
     )
     loss = (1 - lesson.weight) * nll + lesson.weight * temperature**2 * divergence
     return loss, nll.detach()
+
+
+def _mean_log_softmax(lesson: Lesson, temperature: float) -> Tensor:
+    """Return the logarithm of the mean distribution of the teachers, float32."""
+    each = [
+        torch.log_softmax(scores / temperature, dim=-1, dtype=torch.float32)
+        for scores in lesson.scores
+    ]
+    return torch.stack(each).logsumexp(0) - math.log(len(each))
 
 
 class _SoftmaxLoss(torch.autograd.Function):
@@ -159,9 +170,11 @@ def _taught(
     share, temperature = lesson.weight, lesson.temperature
     nats, gradient = _cross_entropy(scores, targets)
     found = torch.log_softmax(scores / temperature, 1)
-    expected = torch.log_softmax(lesson.scores[rows].to(scores.dtype) / temperature, 1)
-    likely = expected.exp()
-    far = (likely * (expected - found)).sum()
+    likely = torch.zeros_like(scores)
+    for theirs in lesson.scores:
+        likely += torch.softmax(theirs[rows].to(scores.dtype) / temperature, 1)
+    likely /= len(lesson.scores)
+    far = (torch.xlogy(likely, likely) - likely * found).sum()
     # T² from the loss, 1 / T from the scores' division.
     gradient.mul_(1 - share).add_(found.exp_().sub_(likely), alpha=share * temperature)
     return nats, far, gradient

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from terselm.compress.base import Recovery, RecoverySettings
 from terselm.models.language_model import LanguageModel
+from terselm.models.teacher import Teacher
 from terselm.text.base import Vocabulary
 from terselm.train.config import make_training_config
 from terselm.train.loop import fit
@@ -51,7 +52,7 @@ def make_recovery(
     """
 
     def recover(
-        model: LanguageModel, settings: RecoverySettings, teacher: LanguageModel | None
+        model: LanguageModel, settings: RecoverySettings, teacher: Teacher | None
     ) -> LanguageModel:
         ids = training_text(model.vocabulary)
         # Below one epoch the schedule runs over the part of the text that is read.

@@ -16,6 +16,7 @@ from torch import Tensor
 from terselm.errors import TerselmError, UsageError
 from terselm.files import atomic_write
 from terselm.models.language_model import LanguageModel
+from terselm.models.teacher import Teacher, teachers_of
 from terselm.train.config import CHANGEABLE, TrainingConfig
 
 FORMAT = 1
@@ -147,7 +148,7 @@ def fingerprint_of(
     config: TrainingConfig,
     model: LanguageModel,
     ids: np.ndarray,
-    teacher: LanguageModel | None,
+    teacher: Teacher | None,
     processes: int,
 ) -> dict[str, Any]:
     """Return what must be the same for a run to go on: settings, model, text, processes."""
@@ -160,7 +161,7 @@ def fingerprint_of(
         "integer codes": digest_of(buffer for _, buffer in model.named_buffers()),
         "vocabulary size": len(model.vocabulary),
         "training text": _digest_of_ids(ids),
-        "teacher": None if teacher is None else digest_of(teacher.state_dict().values()),
+        "teacher": digest_of(values) if (values := _weights(teacher)) else None,
         "processes": processes,
     }
 
@@ -190,6 +191,10 @@ def digest_of(tensors: Iterable[Tensor]) -> str:
     for tensor in tensors:
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _weights(teacher: Teacher | None) -> list[Tensor]:
+    return [value for each in teachers_of(teacher) for value in each.state_dict().values()]
 
 
 def _digest_of_ids(ids: np.ndarray) -> str:

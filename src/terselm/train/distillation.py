@@ -1,8 +1,8 @@
-"""Learning from a teacher: the loss takes in how far the student is from it."""
+"""Learning from teachers: the loss takes in how far the student is from them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -13,60 +13,51 @@ from terselm.errors import UsageError
 from terselm.models.language_model import Hidden, LanguageModel
 from terselm.models.output import OutputLayer
 from terselm.models.softmax_loss import Lesson
+from terselm.models.teacher import Teacher, teachers_of
 from terselm.train.config import TrainingConfig
 
 
 class Distillation:
-    """A teacher that reads the same windows as the student, with a state of its own.
+    """Teachers that read the same windows as the student, each with a state of its own.
 
-    The loss becomes (1 - w) · nll + w · T² · KL(teacher ‖ student) with both distributions at
-    temperature T (Hinton et al. 2015, arXiv 1503.02531); T² keeps the size of the gradient.
-    To it comes h · mean((s - t)²) / mean(t²), where s and t are what the last layers of student
-    and teacher put out, before dropout (hints of Romero et al. 2015, arXiv 1412.6550, between
-    layers of one width, so without a regressor; Sun et al. 2019, arXiv 1908.09355).
+    The loss becomes (1 - w) · nll + w · T² · KL(teachers ‖ student) with all distributions at
+    temperature T, those of several teachers averaged (Hinton et al. 2015, arXiv 1503.02531); T²
+    keeps the size of the gradient. To it comes h · mean((s - t)²) / mean(t²), where s and t are
+    what the last layers of student and teacher put out, before dropout (hints of Romero et al.
+    2015, arXiv 1412.6550, between layers of one width, so without a regressor; Sun et al. 2019,
+    arXiv 1908.09355); of several teachers the mean of these terms.
 
     Parameters
     ----------
-    teacher : LanguageModel
-        It is moved to the student's device and put in evaluation mode; its weights stay.
+    teacher : LanguageModel or sequence of LanguageModel
+        Moved to the student's device and put in evaluation mode; their weights stay.
     student : LanguageModel
     config : TrainingConfig
         Gives `distillation_weight`, `distillation_temperature` and `distillation_hidden`.
 
     Attributes
     ----------
-    state : list of State
-        The teacher's state after the last window; set it to None where a text starts.
+    state : list of list of State
+        Each teacher's state after the last window; set it to None where a text starts.
 
     Raises
     ------
     UsageError
-        If the teacher is the student itself or has another vocabulary, or its last layer has
-        another width and `distillation_hidden` is not 0.
+        If there is no teacher, or one is the student itself or has another vocabulary, or its
+        last layer has another width and `distillation_hidden` is not 0.
     """
 
-    def __init__(
-        self, teacher: LanguageModel, student: LanguageModel, config: TrainingConfig
-    ) -> None:
-        if teacher is student:
-            raise UsageError("the teacher is the model itself; give a copy (model.clone())")
-        if len(teacher.vocabulary) != len(student.vocabulary):
-            raise UsageError(
-                f"the teacher has {len(teacher.vocabulary)} words, "
-                f"the model {len(student.vocabulary)}; both need the same vocabulary"
-            )
-        widths = [made.layers()[-1].output_size for made in (student, teacher)]
-        if config.distillation_hidden and widths[0] != widths[1]:
-            raise UsageError(
-                f"the last layer puts out {widths[0]} numbers a step, the teacher's {widths[1]}; "
-                "distillation from hidden states needs the same width: "
-                "put it before the step that changed the width, or leave it out"
-            )
-        self.teacher = teacher.to(student.device).eval()
+    def __init__(self, teacher: Teacher, student: LanguageModel, config: TrainingConfig) -> None:
+        teachers = teachers_of(teacher)
+        if not teachers:
+            raise UsageError("distillation without a teacher; give one")
+        for each in teachers:
+            _check(each, student, config)
+        self.teachers = [each.to(student.device).eval() for each in teachers]
         self.weight = config.distillation_weight
         self.temperature = config.distillation_temperature
         self.hidden_weight = config.distillation_hidden
-        self.state: list[State] | None = None
+        self.state: list[list[State]] | None = None
 
     def loss(
         self, tokens: Tensor, targets: Tensor, output: OutputLayer, hidden: Hidden
@@ -88,33 +79,59 @@ class Distillation:
         lesson = self._lesson(taught) if self.weight else None
         loss, nll = output.mean_loss(hidden.output, targets, lesson)
         if self.hidden_weight:
-            loss = loss + self.hidden_weight * relative_square_error(hidden.raw, taught.raw)
+            far = [relative_square_error(hidden.raw, each.raw) for each in taught]
+            loss = loss + self.hidden_weight * torch.stack(far).mean()
         return loss, nll
 
     @torch.no_grad()
-    def _teach(self, tokens: Tensor) -> Hidden:
-        """Return what the teacher's layers make of the window; its state moves on."""
+    def _teach(self, tokens: Tensor) -> list[Hidden]:
+        """Return what the layers of each teacher make of the window; the states move on."""
         if self.state is None:
-            self.state = self.teacher.initial_state(tokens.shape[1])
-        hidden = self.teacher.hidden(tokens, self.state)
-        self.state = hidden.state
-        return hidden
+            self.state = [each.initial_state(tokens.shape[1]) for each in self.teachers]
+        taught = [
+            each.hidden(tokens, state)
+            for each, state in zip(self.teachers, self.state, strict=True)
+        ]
+        self.state = [hidden.state for hidden in taught]
+        return taught
 
     @torch.no_grad()
-    def _lesson(self, taught: Hidden) -> Lesson:
-        scores = self.teacher.output.logits(taught.output).flatten(0, -2)
+    def _lesson(self, taught: Sequence[Hidden]) -> Lesson:
+        scores = tuple(
+            each.output.logits(hidden.output).flatten(0, -2)
+            for each, hidden in zip(self.teachers, taught, strict=True)
+        )
         return Lesson(scores, self.weight, self.temperature)
 
 
+def _check(teacher: LanguageModel, student: LanguageModel, config: TrainingConfig) -> None:
+    if teacher is student:
+        raise UsageError("the teacher is the model itself; give a copy (model.clone())")
+    if len(teacher.vocabulary) != len(student.vocabulary):
+        raise UsageError(
+            f"the teacher has {len(teacher.vocabulary)} words, "
+            f"the model {len(student.vocabulary)}; both need the same vocabulary"
+        )
+    if teacher.vocabulary.fingerprint() != student.vocabulary.fingerprint():
+        raise UsageError("the teacher has other words than the model; both need the same ones")
+    widths = [made.layers()[-1].output_size for made in (student, teacher)]
+    if config.distillation_hidden and widths[0] != widths[1]:
+        raise UsageError(
+            f"the last layer puts out {widths[0]} numbers a step, the teacher's {widths[1]}; "
+            "distillation from hidden states needs the same width: "
+            "put it before the step that changed the width, or leave it out"
+        )
+
+
 @contextmanager
-def mode_kept(teacher: LanguageModel | None) -> Iterator[None]:
-    """Put a teacher back into the mode in which it came."""
-    training = teacher is not None and teacher.training
+def mode_kept(teacher: Teacher | None) -> Iterator[None]:
+    """Put teachers back into the modes in which they came."""
+    training = [(each, each.training) for each in teachers_of(teacher)]
     try:
         yield
     finally:
-        if teacher is not None:
-            teacher.train(training)
+        for each, mode in training:
+            each.train(mode)
 
 
 def relative_square_error(found: Tensor, expected: Tensor) -> Tensor:

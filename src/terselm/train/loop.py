@@ -11,6 +11,7 @@ import torch
 
 from terselm.errors import TerselmError
 from terselm.models.language_model import LanguageModel
+from terselm.models.teacher import Teacher
 from terselm.train.checkpoint import RunFolder, fingerprint_of
 from terselm.train.config import TrainingConfig
 from terselm.train.distillation import Distillation, mode_kept
@@ -63,7 +64,7 @@ def fit(
     config: TrainingConfig,
     *,
     validate: Validate | None = None,
-    teacher: LanguageModel | None = None,
+    teacher: Teacher | None = None,
     folder: Path | None = None,
     resume: bool = False,
     observer: Observer | None = None,
@@ -85,8 +86,9 @@ def fit(
     validate : callable or None
         Returns the validation perplexity of the model it is given (in evaluation mode). It
         runs in the main process after each epoch.
-    teacher : LanguageModel or None
-        Where given, the loss takes in its distribution (see `train.distillation`).
+    teacher : LanguageModel, sequence of LanguageModel, or None
+        Where given, the loss takes in its distribution, of several the mean (see
+        `train.distillation`).
     folder : Path or None
         Where checkpoint and metrics go; None keeps nothing on disk.
     resume : bool

@@ -307,7 +307,7 @@ class Run:
         teacher = None if self._distillation is None else self._distillation.state
         return {
             "state": self._state,
-            "teacher_state": teacher,
+            "teacher_states": teacher,
             "random": torch.get_rng_state(),
             "cuda_random": torch.cuda.get_rng_state(self._workers.device) if cuda else None,
             "meter": self._meter.state(),
@@ -329,8 +329,10 @@ class Run:
             self.history = [EpochRecord(**record) for record in stored["history"]]
             mine = stored["ranks"][self._workers.rank]
             self._state = _moved(mine["state"], device)
-            if self._distillation is not None and mine["teacher_state"] is not None:
-                self._distillation.state = _moved(mine["teacher_state"], device)
+            if self._distillation is not None and mine["teacher_states"] is not None:
+                self._distillation.state = [
+                    _moved(state, device) for state in mine["teacher_states"]
+                ]
             torch.set_rng_state(mine["random"])
             if mine["cuda_random"] is not None and device.type == "cuda":
                 torch.cuda.set_rng_state(mine["cuda_random"], device)

@@ -20,6 +20,7 @@ from terselm.errors import UsageError
 from terselm.linear.base import LinearOp
 from terselm.linear.coded import with_latents, without_latents
 from terselm.models.language_model import LanguageModel
+from terselm.models.teacher import teachers_of
 
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -147,9 +148,8 @@ class Recover(ModelMethod):
             keep=self.keep,
         )
         teacher = context.source if self.distill or self.distill_hidden else None
-        if teacher is not None and (
-            teacher.vocabulary.fingerprint() != model.vocabulary.fingerprint()
-        ):
+        words = model.vocabulary.fingerprint()
+        if any(each.vocabulary.fingerprint() != words for each in teachers_of(teacher)):
             raise UsageError(
                 "cannot distil from the source model, whose vocabulary is another one by now; "
                 "put this step before prune_vocabulary, or leave distill out"
