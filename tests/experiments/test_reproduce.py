@@ -97,7 +97,7 @@ def test_runs_everything_once(tmp_path: Path, corpus: Path, write_suite: WriteSu
     ]
 
 
-def test_several_teachers(tmp_path: Path, corpus: Path, write_suite: WriteSuite):
+def test_teachers_and_what_they_write(tmp_path: Path, corpus: Path, write_suite: WriteSuite):
     learn = {"method": "recover", "epochs": 1, "batch": 4, "distill": True, "distill_weight": 1}
     rows = {
         "dense": {"train": TRAIN},
@@ -105,12 +105,28 @@ def test_several_teachers(tmp_path: Path, corpus: Path, write_suite: WriteSuite)
         "alone": {"start": "dense", "teacher": "wide", "compress": [learn]},
         "pupil": {"start": "dense", "teacher": ["dense", "wide"], "compress": [learn]},
         "beginner": {"train": TRAIN, "teacher": ["dense", "wide"]},
+        "reader": {"train": TRAIN, "teacher": ["dense", "wide"], "generated": 3000},
+        "stranger": {
+            "start": "dense",
+            "teacher": "wide",
+            "generated": 100,
+            "compress": [{"method": "prune_vocabulary", "keep": 5}, {**learn, "distill": False}],
+        },
     }
     done = reproduce(write_suite(rows), tmp_path / "out", corpus, "--json")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1
+    assert "stranger: failed" in done.stderr and "the teachers' words" in done.stderr
+    del rows["stranger"]
     found = {name: each["valid"]["perplexity"] for name, each in results(tmp_path / "out").items()}
     assert set(found) == set(rows)
-    assert found["beginner"] != found["dense"] and found["pupil"] != found["alone"]
+    assert found["pupil"] != found["alone"]
+    assert len({found["dense"], found["beginner"], found["reader"]}) == 3
+
+    def steps(name: str) -> int:
+        (path,) = (tmp_path / "out" / "work").glob(f"{name}-*/training/metrics.jsonl")
+        return int(json.loads(path.read_text().splitlines()[-1])["step"])
+
+    assert steps("reader") > 2 * steps("beginner")
 
 
 def test_a_row_that_fails_does_not_stop_the_others(

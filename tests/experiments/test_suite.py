@@ -106,6 +106,8 @@ def test_one_run_of_a_teacher_may_teach_every_seed():
     assert suite["alike"].needed_runs(5) == [("dense", 5)]
     assert suite["fixed"].needed_runs(5) == [("dense", 2)]
     assert key_of("fixed", 5, suite) != key_of("alike", 5, suite)
+    with pytest.raises(ValueError, match="generated needs a teacher"):
+        Experiment(title="none", train=TRAIN, generated=5)
     with pytest.raises(ValueError, match="teacher_seed"):
         Experiment(title="none", train=TRAIN, teacher_seed=2)
 
@@ -121,6 +123,8 @@ def test_several_may_teach():
     alone = {**suite, "pupil": Experiment(**student, teacher="dense")}
     assert key_of("pupil", 5, suite) != key_of("pupil", 5, alone)
     assert chosen_rows(suite, ["pupil"]) == ["dense", "other", "pupil"]
+    reader = {**suite, "pupil": Experiment(**student, teacher=["dense", "other"], generated=9)}
+    assert key_of("pupil", 5, suite) != key_of("pupil", 5, reader)
     with pytest.raises(ValueError, match="teacher"):
         Experiment(**student, teacher=[])
 

@@ -23,6 +23,8 @@ USUAL_DATA = "ptb"
 """The corpus that `terselm reproduce` reads if it is told nothing else."""
 UNHASHED = ("title", "published", "note", "seeds", "budget")
 """Fields that say something about a model and nothing about how it is made."""
+ADDED = ("teacher_seed", "generated")
+"""Fields that count for a key only where they are set."""
 
 
 class Published(BaseModel):
@@ -86,6 +88,9 @@ class Experiment(BaseModel):
         together, by the mean of their distributions.
     teacher_seed : int or None
         Which of their runs, for all seeds; None: those of the same seed.
+    generated : int or None
+        Tokens of text that the teachers write for this run, read in training, and in `recover`
+        steps, after the real text; see `terselm.train.generation`.
     compress : list of dict
         Steps of a recipe.
     data : str or None
@@ -105,6 +110,7 @@ class Experiment(BaseModel):
     start: str | None = None
     teacher: str | Annotated[list[str], Field(min_length=1)] | None = None
     teacher_seed: Seed | None = None
+    generated: Annotated[int, Field(gt=0)] | None = None
     compress: list[dict[str, Any]] = []
     data: str | None = None
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
@@ -122,6 +128,8 @@ class Experiment(BaseModel):
             raise ValueError("a seed is there twice")
         if self.teacher_seed is not None and self.teacher is None:
             raise ValueError("teacher_seed without a teacher says nothing")
+        if self.generated is not None and self.teacher is None:
+            raise ValueError("generated needs a teacher, who writes it")
         if self.train is not None and "seed" in self.train:
             raise ValueError("the seed of train comes from seeds")
         return self
@@ -153,9 +161,9 @@ class Experiment(BaseModel):
     def content(self) -> dict[str, Any]:
         """Return what the model depends on, as JSON values."""
         values = self.model_dump(mode="json")
-        # Experiments from before there was this field keep their keys.
-        skipped = UNHASHED if self.teacher_seed is not None else (*UNHASHED, "teacher_seed")
-        return {name: value for name, value in values.items() if name not in skipped}
+        # Experiments from before there were these fields keep their keys.
+        unset = [name for name in ADDED if values[name] is None]
+        return {n: value for n, value in values.items() if n not in (*UNHASHED, *unset)}
 
 
 def load_experiment(path: Path) -> Experiment:

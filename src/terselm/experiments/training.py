@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from terselm.errors import UsageError
@@ -153,6 +155,7 @@ class Trainer:
         resume: bool,
         device: str,
         teacher: Teacher | None = None,
+        more_text: npt.NDArray[np.integer[Any]] | None = None,
         observer: Observer | None = None,
     ) -> FitResult:
         """Train the model; see `terselm.train.loop.fit`. Its provenance says how it was made.
@@ -164,11 +167,14 @@ class Trainer:
         resume : bool
         device : str
         teacher : LanguageModel, sequence of LanguageModel, or None
+        more_text : ndarray or None
+            Token ids [tokens] to train on after those of the training text.
         observer : Observer or None
         """
+        ids = self.train_tokens.ids
         result = fit(
             self.model,
-            self.train_tokens.ids,
+            ids if more_text is None else np.concatenate([ids, more_text]),
             self.settings.training,
             validate=lambda candidate: perplexity(candidate, self.valid_tokens.ids),
             teacher=teacher,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from filelock import FileLock
 
@@ -18,6 +19,7 @@ from terselm import __version__
 from terselm.compress.apply import compress
 from terselm.compress.base import Context
 from terselm.compress.recipe import Recipe
+from terselm.errors import UsageError
 from terselm.evaluate.native import evaluate_file
 from terselm.evaluate.perplexity import perplexity
 from terselm.experiments.experiment import Experiment
@@ -31,6 +33,7 @@ from terselm.runtime.timing import measure_quickly
 from terselm.text.base import Vocabulary
 from terselm.text.corpus import Corpus, open_corpus
 from terselm.text.token_cache import tokenize
+from terselm.train.generation import generate
 from terselm.train.progress import ProgressObserver
 
 CALIBRATION_TOKENS = 100_000
@@ -228,6 +231,7 @@ def _started(order: Order, corpus: Corpus, work: Path) -> LanguageModel:
         resume=True,
         device=order.device,
         teacher=teachers or None,
+        more_text=_generated(order, work, teachers),
         observer=ProgressObserver(order.label),
     )
     if result.stopped == "interrupted":
@@ -240,15 +244,40 @@ def _compressed(order: Order, corpus: Corpus, work: Path, model: LanguageModel) 
     def text(split: str) -> Callable[[Vocabulary], Any]:
         return lambda words: tokenize(corpus, split, words).ids
 
+    teachers = [load(path, order.device) for path in order.teachers]
+    more = _generated(order, work, teachers)
+
+    def to_learn(words: Vocabulary) -> Any:
+        ids = text("train")(words)
+        if more is None:
+            return ids
+        if words.fingerprint() != teachers[0].vocabulary.fingerprint():
+            raise UsageError("generated text is in the teachers' words; recover before they change")
+        return np.concatenate([ids, more])
+
     number = itertools.count(1)
     recover = make_recovery(
-        text("train"),
+        to_learn,
         lambda candidate: perplexity(candidate, text("valid")(candidate.vocabulary)),
         order.seed,
         observer=lambda: ProgressObserver(f"{order.label}: recover"),
         folder=lambda: work / f"recovery-{next(number)}",
     )
-    teachers = [load(path, order.device) for path in order.teachers]
     calibration = text("train")(model.vocabulary)[:CALIBRATION_TOKENS]
     context = Context(source=teachers or None, recover=recover, calibration=calibration)
     return compress(model, Recipe.from_list(order.experiment.compress), context).model
+
+
+def _generated(order: Order, work: Path, teachers: list[LanguageModel]) -> Any:
+    """Return the text [tokens] that the teachers wrote for this run, or None if none is wanted.
+
+    It is kept: a run that goes on must read what it read before.
+    """
+    wanted = order.experiment.generated
+    if wanted is None:
+        return None
+    path = work / "generated.npy"
+    if not path.exists():
+        with atomic_write(path) as file:
+            np.save(file, generate(teachers, wanted, order.seed))
+    return np.load(path, allow_pickle=False)

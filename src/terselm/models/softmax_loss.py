@@ -169,12 +169,23 @@ def _taught(
     """Return the sums of negative log-likelihood and divergence, and the loss's gradient."""
     share, temperature = lesson.weight, lesson.temperature
     nats, gradient = _cross_entropy(scores, targets)
-    found = torch.log_softmax(scores / temperature, 1)
-    likely = torch.zeros_like(scores)
-    for theirs in lesson.scores:
-        likely += torch.softmax(theirs[rows].to(scores.dtype) / temperature, 1)
-    likely /= len(lesson.scores)
-    far = (torch.xlogy(likely, likely) - likely * found).sum()
+    likely = _mean_softmax(lesson, rows, scores.dtype)
+    soft = scores / temperature
+    found = torch.softmax(soft, 1)
+    # log(found) is soft less this, and the sum of likely is 1: no logarithm of every word.
+    log_sum = soft.amax(1) - found.amax(1).log()
+    own = likely * likely.clamp_min(torch.finfo(likely.dtype).tiny).log()
+    far = own.sum() - torch.linalg.vecdot(likely, soft).sum() + log_sum.sum()
     # T² from the loss, 1 / T from the scores' division.
-    gradient.mul_(1 - share).add_(found.exp_().sub_(likely), alpha=share * temperature)
+    gradient.mul_(1 - share).add_(found.sub_(likely), alpha=share * temperature)
     return nats, far, gradient
+
+
+def _mean_softmax(lesson: Lesson, rows: slice, dtype: torch.dtype) -> Tensor:
+    """Return the mean distribution of the teachers for some tokens [rows, vocabulary]."""
+    first, *others = (
+        torch.softmax(scores[rows].to(dtype) / lesson.temperature, 1) for scores in lesson.scores
+    )
+    for each in others:
+        first += each
+    return first.div_(len(lesson.scores)) if others else first
