@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import pytest
 import torch
 
 from terselm.cli.main import main
-from terselm.errors import UsageError
+from terselm.errors import TerselmError, UsageError
 from terselm.models.checkpoint import load, save
 from terselm.pipeline import helpers as helpers_module
 from terselm.pipeline import run as run_module
@@ -246,6 +247,27 @@ def test_a_study_has_times_of_one_device(trained: Trained, profile: Path, tmp_pa
     study = Study(f"sqlite:///{tmp_path / 'trials'}", "newer", 0)
     check_fingerprint(study, Workbench(there))
     check_fingerprint(study, Workbench(there))
+
+
+@pytest.mark.parametrize("budget", [Budget("100%"), Budget("1%")], ids=["met", "impossible"])
+def test_no_worker_waits_for_a_search_that_ended_at_once(
+    budget: Budget, trained: Trained, tmp_path: Path
+):
+    workers = Workers(storage=f"sqlite:///{tmp_path / 'study'}", study="search")
+    with suppress(TerselmError):
+        search(trained.model, budget, data=str(trained.data), out=tmp_path / "out", workers=workers)
+    with pytest.raises(UsageError, match="is over"):
+        work(
+            trained.model,
+            data=str(trained.data),
+            out=tmp_path / "worker",
+            seed=0,
+            kernels=None,
+            device_profile=None,
+            workers=workers,
+            parent=None,
+            watcher=Silent(),
+        )
 
 
 def test_files_of_another_search_are_not_taken(trained: Trained, tmp_path: Path):

@@ -146,6 +146,7 @@ def search(
             runner = RayRunner(bench.setting, study, workers.ray)
         made = Search(bench, study, runner, request, watcher)
         if budget is not None and fits(made.source, made.limits) and not force:
+            study.note("state", "done")
             return {"fits": True, "source": made.source.as_dict(), "limits": made.limits.as_dict()}
         url = workers.storage or study_url(folder)
         with helpers(bench.setting, profile, url=url, study=study.name, jobs=workers.jobs):

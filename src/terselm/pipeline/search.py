@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import optuna
 
+from terselm.errors import TerselmError
 from terselm.pipeline.budget import Budget, Limits
 from terselm.pipeline.feasibility import space_for
 from terselm.pipeline.front import front_of, possible_answers
@@ -100,6 +101,13 @@ class Search:
         TerselmError
             If the budget cannot be met, as soon as that is known; the message has the nearest.
         """
+        try:
+            return self._run()
+        except TerselmError:
+            self.study.note("state", "done")  # or other hosts' workers would wait for more
+            raise
+
+    def _run(self) -> list[Candidate]:
         self.study.note("state", "fixed")
         self.sensitivity = self._sensitivity()
         self.space = space_for(
