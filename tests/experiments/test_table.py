@@ -115,11 +115,20 @@ def test_the_steps_show_where_they_come_from_and_only_validation():
             teacher="dense",
             compress=[{"method": "quantize", "bits": 4}],
         ),
+        "pupil": Experiment(
+            title="Pupil", train=TRAIN, teacher=["dense", "small"], generated=2_500_000
+        ),
+        "own": Experiment(
+            title="Own", start="dense", compress=[{"method": "recover", "distill": True}]
+        ),
+        "alone": Experiment(title="Alone", start="dense", compress=[{"method": "recover"}]),
     }
     text = steps_markdown(rows_of(suite, list(suite), {"small": run(90.0)}))
-    dense, small = text.splitlines()[2:]
+    dense, small, pupil, own, alone = text.splitlines()[2:]
     assert "random weights" in dense and "not run" in dense
     assert "| `dense` | `dense` |" in small and "93.00" in small and "90.00" not in text
+    assert "| `dense`, `small`, who wrote 2.50 M tokens |" in pupil
+    assert "| `dense` | `dense` |" in own and "| `dense` |  |" in alone
     assert len({line.count("|") for line in text.splitlines()}) == 1
 
 

@@ -173,7 +173,7 @@ def steps_markdown(rows: Sequence[Row]) -> str:
             f"`{row.name}`",
             row.title,
             f"`{experiment.start}`" if experiment.start else "random weights",
-            ", ".join(f"`{name}`" for name in experiment.teachers()),
+            _taught_by(experiment),
             _number(row.bytes, ",d"),
             _millions(row.parameters),
             _seeds(row),
@@ -208,6 +208,20 @@ def _with_spread(row: Row, split: str) -> str:
     spread = row.spread(split)
     mean = _number(row.perplexity(split), ".2f")
     return mean if spread is None else f"{mean} ± {spread:.2f}"
+
+
+def _taught_by(experiment: Experiment) -> str:
+    teachers = experiment.teachers()
+    if not teachers and experiment.start is not None and _distils(experiment):
+        teachers = [experiment.start]
+    names = ", ".join(f"`{name}`" for name in teachers)
+    if experiment.generated is None:
+        return names
+    return f"{names}, who wrote {_millions(experiment.generated)} tokens"
+
+
+def _distils(experiment: Experiment) -> bool:
+    return any(step.get("distill") or step.get("distill_hidden") for step in experiment.compress)
 
 
 def _millions(value: float | None) -> str:
