@@ -35,7 +35,7 @@ def mean_distributions(teachers: list[LanguageModel], ids: list[int]) -> torch.T
 
 
 def check_drawn(words: np.ndarray, expected: torch.Tensor) -> None:
-    """Compare counts by chi-square: beyond 1.6 a degree of freedom, less than one in 1,000."""
+    """Compare counts by chi-square: 1.8 a degree of freedom is beyond chance."""
     counts = np.bincount(words, minlength=len(WORDS))
     wanted = expected.numpy() * len(words)
     rare = wanted < 5

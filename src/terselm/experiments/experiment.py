@@ -136,17 +136,13 @@ class Experiment(BaseModel):
 
     def needs(self) -> list[str]:
         """Return the experiments that must be run before this one."""
-        return [*([] if self.start is None else [self.start]), *self.teachers()]
+        return [name for name, _ in self.needed_runs(0)]
 
     def teachers(self) -> list[str]:
         """Return the experiments whose models teach."""
         if self.teacher is None:
             return []
         return [self.teacher] if isinstance(self.teacher, str) else self.teacher
-
-    def start_run(self, seed: int) -> tuple[str, int] | None:
-        """Return name and seed of the run whose model this one goes on with."""
-        return None if self.start is None else (self.start, seed)
 
     def teacher_runs(self, seed: int) -> list[tuple[str, int]]:
         """Return name and seed of the runs whose models teach this one."""
@@ -155,8 +151,8 @@ class Experiment(BaseModel):
 
     def needed_runs(self, seed: int) -> list[tuple[str, int]]:
         """Return name and seed of the runs whose models this one takes."""
-        start = self.start_run(seed)
-        return [*([] if start is None else [start]), *self.teacher_runs(seed)]
+        start = [] if self.start is None else [(self.start, seed)]
+        return [*start, *self.teacher_runs(seed)]
 
     def content(self) -> dict[str, Any]:
         """Return what the model depends on, as JSON values."""

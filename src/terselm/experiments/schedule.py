@@ -238,7 +238,6 @@ def _ready(plan: Plan, name: str, seed: int, progress: Progress) -> Order | str 
     def model_of(run: tuple[str, int]) -> Path:
         return model_file(plan.folder, label_of(*run))
 
-    start = experiment.start_run(seed)
     cores = len(os.sched_getaffinity(0))
     return Order(
         name=name,
@@ -249,7 +248,7 @@ def _ready(plan: Plan, name: str, seed: int, progress: Progress) -> Order | str 
         data=experiment.data or plan.data,
         device=plan.device,
         threads=max(1, cores // plan.jobs),
-        start=None if start is None else model_of(start),
+        start=None if experiment.start is None else model_of((experiment.start, seed)),
         teachers=tuple(model_of(run) for run in experiment.teacher_runs(seed)),
     )
 
