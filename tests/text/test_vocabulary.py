@@ -251,3 +251,16 @@ def test_a_file_without_a_line_end():
     with pytest.raises(TerselmError, match="<eos>") as caught:
         vocabulary_from_file(SPEC, tensors)
     assert caught.value.exit_code == 1
+
+
+def test_vocabularies_that_differ():
+    words = WordVocabulary(["a", "b", "<eos>"])
+    words.check_same(WordVocabulary(["a", "b", "<eos>"]), "unused")
+    with pytest.raises(UsageError, match=r"of 3 and 2 tokens; give another$"):
+        words.check_same(WordVocabulary(["a", "<eos>"]), "give another")
+    for other in (
+        WordVocabulary(["b", "a", "<eos>"]),
+        WordVocabulary(["a", "b", "<eos>"], splitting="punctuation"),
+    ):
+        with pytest.raises(UsageError, match=r"of 3 tokens with other .*; give another$"):
+            words.check_same(other, "give another")

@@ -8,6 +8,7 @@ import torch
 
 from terselm.errors import UsageError
 from terselm.models.language_model import LanguageModel
+from terselm.text.build import vocabulary_from_words
 from terselm.train import generation
 from terselm.train.generation import generate
 from tests.tiny import WORDS, make_model
@@ -77,3 +78,9 @@ def test_nobody_and_nothing():
         generate([], 5, seed=0)
     with pytest.raises(UsageError, match="at least one token"):
         generate(make_model("lstm"), 0, seed=0)
+
+
+def test_teachers_of_different_words():
+    other = LanguageModel(make_model("lstm").config, vocabulary_from_words(WORDS[:-1]))
+    with pytest.raises(UsageError, match="of 37 and 36 tokens; those who write"):
+        generate([make_model("lstm"), other], 5, seed=0)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from terselm.errors import TerselmError, UsageError
+from terselm.errors import TerselmError
 from terselm.evaluate.stream import (
     WINDOW,
     Progress,
@@ -85,7 +85,9 @@ def agreement(
     TerselmError
         If one of the models gives NaN.
     """
-    check_same_vocabulary(model, reference)
+    model.vocabulary.check_same(
+        reference.vocabulary, "only models of the same vocabulary can be compared"
+    )
     ids = checked_ids(model, split.ids, window)
     size, start = len(model.vocabulary), model.vocabulary.start_id
     first = third = tokens = 0
@@ -111,27 +113,6 @@ def agreement(
         raise TerselmError("a model gives NaN; it is damaged or its training diverged")
     # Rounding may leave the mean a hair below zero where the models are the same.
     return Agreement(first / tokens, third / tokens, max(0.0, divergence / tokens), tokens)
-
-
-def check_same_vocabulary(model: LanguageModel, reference: LanguageModel) -> None:
-    """Refuse models that do not give the same ids to the same text.
-
-    Raises
-    ------
-    UsageError
-        The message states both sizes, or that the words or their order differ.
-    """
-    ours, theirs = model.vocabulary, reference.vocabulary
-    if len(ours) != len(theirs):
-        raise UsageError(
-            f"the models have vocabularies of {len(ours):,} and {len(theirs):,} tokens; "
-            "only models of the same vocabulary can be compared"
-        )
-    if ours.fingerprint() != theirs.fingerprint():
-        raise UsageError(
-            "the models have vocabularies of the same size but with other tokens, another order "
-            "or another treatment of text; only models of the same vocabulary can be compared"
-        )
 
 
 def _ranks_of_choice(log_p: Tensor, log_r: Tensor) -> Tensor:

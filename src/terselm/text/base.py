@@ -152,6 +152,28 @@ class Vocabulary(ABC):
             digest.update(array.tobytes())
         return digest.hexdigest()
 
+    def check_same(self, other: Vocabulary, where: str) -> None:
+        """Refuse another vocabulary that does not give the same ids to the same text.
+
+        Parameters
+        ----------
+        other : Vocabulary
+        where : str
+            Ends the message: what needs them to be the same.
+
+        Raises
+        ------
+        UsageError
+            The message states both sizes, or that the words or their order differ.
+        """
+        if len(self) != len(other):
+            raise UsageError(f"vocabularies of {len(self):,} and {len(other):,} tokens; {where}")
+        if self.fingerprint() != other.fingerprint():
+            raise UsageError(
+                f"two vocabularies of {len(self):,} tokens with other tokens, another order "
+                f"or another treatment of text; {where}"
+            )
+
     def _prepare(self, text: str) -> str:
         return lower_ascii(text) if self.lowercase else text
 

@@ -107,13 +107,7 @@ class Distillation:
 def _check(teacher: LanguageModel, student: LanguageModel, config: TrainingConfig) -> None:
     if teacher is student:
         raise UsageError("the teacher is the model itself; give a copy (model.clone())")
-    if len(teacher.vocabulary) != len(student.vocabulary):
-        raise UsageError(
-            f"the teacher has {len(teacher.vocabulary)} words, "
-            f"the model {len(student.vocabulary)}; both need the same vocabulary"
-        )
-    if teacher.vocabulary.fingerprint() != student.vocabulary.fingerprint():
-        raise UsageError("the teacher has other words than the model; both need the same ones")
+    student.vocabulary.check_same(teacher.vocabulary, "teacher and model need the same vocabulary")
     widths = [made.layers()[-1].output_size for made in (student, teacher)]
     if config.distillation_hidden and widths[0] != widths[1]:
         raise UsageError(
