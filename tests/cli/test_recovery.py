@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +20,7 @@ from terselm.compress.methods.sparse_variational import SparseVariational
 from terselm.compress.recipe import Recipe
 from terselm.errors import UsageError
 from terselm.models.language_model import LanguageModel
+from terselm.pipeline.recovery import make_recovery
 from tests.tiny import QUICK_RECOVERY, logits_of, make_model
 from tests.train.tiny_run import same_weights
 
@@ -100,6 +102,14 @@ def test_recovery_keeps_the_best_or_the_last(recover, trained, capsys):
     last = recover(trained.clone(), replace(bad, keep="last"), None)
     assert not torch.equal(logits_of(last), logits_of(trained))
     assert "worse" not in capsys.readouterr().err
+
+
+def test_a_recovery_that_ends_without_a_number(trained, corpus):
+    text = split_of(str(corpus), "train", trained.vocabulary).ids
+    scores = iter([5.0])
+    recover = make_recovery(lambda _: text, lambda _: next(scores, math.nan), seed=0)
+    kept = recover(trained.clone(), QUICK_RECOVERY, None)
+    assert torch.equal(logits_of(kept), logits_of(trained))
 
 
 @pytest.mark.parametrize("rate", [0.005, 3.0], ids=["usual", "ruinous"])

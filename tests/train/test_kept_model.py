@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -67,3 +68,10 @@ def test_the_last_model_of_a_time_limit():
     result = train(None, settings, validate=worse)
     assert result.stopped == "time"
     assert result.valid_perplexity is not None and result.valid_perplexity >= calls[0] - 1
+
+
+def test_perplexities_that_are_no_numbers():
+    scores = [math.nan, 10.0, 9.0, math.nan]
+    result = train(None, {"epochs": 4}, validate=perplexities(scores))
+    assert (result.best_epoch, result.valid_perplexity) == (3, 9.0)
+    assert [record.improved for record in result.history] == [False, True, True, False]

@@ -285,7 +285,10 @@ def test_teachers_that_cannot_teach():
     with pytest.raises(UsageError, match="without a teacher"):
         train(model, teacher=[])
     words = list(model.vocabulary.words)
-    for listed, message in (([*words, "new"], "of 37 and 38 tokens; teacher and model"), (words[::-1], "other")):
+    for listed, message in (
+        ([*words, "new"], "of 37 and 38 tokens; teacher and model"),
+        (words[::-1], "other"),
+    ):
         stranger = LanguageModel(model.config, vocabulary_from_words(listed))
         with pytest.raises(UsageError, match=message):
             train(model, teacher=[make_model("gru"), stranger])

@@ -235,6 +235,32 @@ def test_other_text_is_named(tmp_path, monkeypatch):
         train(folder=tmp_path, resume=True)
 
 
+def test_other_validation_text_is_named(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        killed_after(5, patch)
+        with pytest.raises(Killed):
+            train(None, {"checkpoint_every": 0}, folder=tmp_path, validation_ids=np.arange(30))
+    with pytest.raises(UsageError, match=r"validation text is 30 tokens.* here 29 tokens"):
+        train(folder=tmp_path, resume=True, validation_ids=np.arange(29))
+    train(folder=tmp_path, resume=True, validation_ids=np.arange(30))
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_two_trainings_in_one_folder(resume: bool, tmp_path):
+    refused = []
+
+    def validate(model: LanguageModel) -> float:
+        with pytest.raises(UsageError, match="another process is training in .*another --out"):
+            train(folder=tmp_path, resume=resume)
+        refused.append(True)
+        return 5.0
+
+    train(validate=validate, folder=tmp_path)
+    assert_every_line_once(tmp_path)
+    assert len(refused) == 3
+    train(folder=tmp_path, resume=resume)
+
+
 @pytest.mark.parametrize("place", ["start", "middle", "end"])
 @pytest.mark.parametrize("damage", ["cut", "flipped"])
 def test_a_damaged_checkpoint_is_one_line(damage: str, place: str, tmp_path, monkeypatch):
@@ -258,6 +284,15 @@ def test_a_metrics_file_that_was_removed_begins_anew(tmp_path):
     train(None, {"epochs": 2}, folder=tmp_path, resume=True)
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert {json.loads(line)["epoch"] for line in lines} == {2}
+
+
+def test_a_metrics_file_that_is_removed_in_between(tmp_path):
+    def validate(model: LanguageModel) -> float:
+        (tmp_path / "metrics.jsonl").unlink()
+        return 5.0
+
+    result = train(None, {"checkpoint_every": 0}, validate=validate, folder=tmp_path)
+    assert result.stopped == "epochs"
 
 
 def test_nothing_to_resume_begins(tmp_path):

@@ -177,6 +177,7 @@ class Trainer:
             ids if more_text is None else np.concatenate([ids, more_text]),
             self.settings.training,
             validate=lambda candidate: perplexity(candidate, self.valid_tokens.ids),
+            validation_ids=self.valid_tokens.ids,
             teacher=teacher,
             folder=folder,
             resume=resume,

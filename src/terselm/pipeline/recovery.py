@@ -28,6 +28,7 @@ def make_recovery(
     remark: Callable[[str], None] | None = None,
     observer: Callable[[], Observer] | None = None,
     folder: Callable[[], Path] | None = None,
+    validation_text: Callable[[Vocabulary], Tokens] | None = None,
 ) -> Recovery:
     """Return the callable that trains a compressed model further.
 
@@ -49,6 +50,8 @@ def make_recovery(
     folder : callable, optional
         Returns where the checkpoint of the next training goes; if it holds one, that training
         goes on from there.
+    validation_text : callable, optional
+        Returns what `validate` reads; a training does not go on if it is another text.
     """
 
     def recover(
@@ -63,6 +66,7 @@ def make_recovery(
             ids[:tokens],
             make_training_config(_values(settings, seed)),
             validate=validate,
+            validation_ids=None if validation_text is None else validation_text(model.vocabulary),
             teacher=teacher,
             folder=None if folder is None else folder(),
             resume=folder is not None,
@@ -72,7 +76,8 @@ def make_recovery(
         if result.stopped == "interrupted":
             raise KeyboardInterrupt
         after = result.valid_perplexity
-        if start is not None and after is not None and after > start[1]:
+        # Not "after > start": NaN is worse than anything.
+        if start is not None and after is not None and not after <= start[1]:
             if remark is not None:
                 remark(
                     f"recover made validation perplexity worse ({start[1]:.2f} to {after:.2f}); "

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from terselm.errors import TerselmError, UsageError
@@ -22,6 +23,7 @@ from terselm.train.config import CHANGEABLE, TrainingConfig
 FORMAT = 1
 CHECKPOINT_NAME = "checkpoint.pt"
 METRICS_NAME = "metrics.jsonl"
+LOCK_NAME = "lock"
 CHUNK = 1 << 20
 DIGEST_BYTES = 32
 
@@ -37,6 +39,7 @@ class RunFolder:
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
+        self._lock: FileLock | None = None
 
     @property
     def checkpoint(self) -> Path | None:
@@ -49,7 +52,7 @@ class RunFolder:
         return None if self.folder is None else self.folder / METRICS_NAME
 
     def open(self, fingerprint: Mapping[str, Any], resume: bool) -> dict[str, Any] | None:
-        """Make the folder ready for a run.
+        """Make the folder ready for a run, and keep it from other processes until `close`.
 
         Parameters
         ----------
@@ -66,7 +69,7 @@ class RunFolder:
         ------
         UsageError
             If the folder holds an unfinished run that is not to be resumed, or a run of
-            something else that is.
+            something else that is, or another process is at work in it.
         TerselmError
             If the folder cannot be written to or the checkpoint is damaged.
         """
@@ -74,9 +77,28 @@ class RunFolder:
             if resume:
                 raise UsageError("resume needs the folder of the run")
             return None
+        self._hold(self.folder)
         stored = self._stored(self.folder, fingerprint, resume)
         self._clear(self.folder, stored)
         return stored
+
+    def close(self) -> None:
+        """Let other processes into the folder."""
+        if self._lock is not None:
+            self._lock.release()
+
+    def _hold(self, folder: Path) -> None:
+        lock = FileLock(folder / LOCK_NAME)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UsageError(
+                f"another process is training in {folder}; wait for it or use another --out"
+            ) from None
+        except OSError as error:
+            raise TerselmError(f"cannot use the folder {folder}: {error.strerror}") from None
+        self._lock = lock
 
     def _stored(
         self, folder: Path, fingerprint: Mapping[str, Any], resume: bool
@@ -93,9 +115,8 @@ class RunFolder:
         return None
 
     def _clear(self, folder: Path, stored: Mapping[str, Any] | None) -> None:
-        """Make the folder, and clear away what a killed run or a finished one left."""
+        """Clear away what a killed run or a finished one left."""
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             for leftover in folder.glob(f".{CHECKPOINT_NAME}.*.tmp"):
                 leftover.unlink(missing_ok=True)
             if stored is None:
@@ -148,10 +169,11 @@ def fingerprint_of(
     config: TrainingConfig,
     model: LanguageModel,
     ids: np.ndarray,
+    validation_ids: np.ndarray | None,
     teacher: Teacher | None,
     processes: int,
 ) -> dict[str, Any]:
-    """Return what must be the same for a run to go on: settings, model, text, processes."""
+    """Return what must be the same for a run to go on: settings, model, texts, processes."""
     return {
         "training": config.model_dump(mode="json"),
         "model": model.config.model_dump(mode="json"),
@@ -161,6 +183,7 @@ def fingerprint_of(
         "integer codes": digest_of(buffer for _, buffer in model.named_buffers()),
         "vocabulary size": len(model.vocabulary),
         "training text": _digest_of_ids(ids),
+        "validation text": None if validation_ids is None else _digest_of_ids(validation_ids),
         "teacher": digest_of(values) if (values := _weights(teacher)) else None,
         "processes": processes,
     }

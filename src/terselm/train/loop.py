@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +65,7 @@ def fit(
     config: TrainingConfig,
     *,
     validate: Validate | None = None,
+    validation_ids: np.ndarray | None = None,
     teacher: Teacher | None = None,
     folder: Path | None = None,
     resume: bool = False,
@@ -86,6 +88,9 @@ def fit(
     validate : callable or None
         Returns the validation perplexity of the model it is given (in evaluation mode). It
         runs in the main process after each epoch.
+    validation_ids : np.ndarray or None
+        Token ids that `validate` reads, where a run that is resumed shall be refused if they
+        are others: perplexities of two texts cannot be compared.
     teacher : LanguageModel, sequence of LanguageModel, or None
         Where given, the loss takes in its distribution, of several the mean (see
         `train.distillation`).
@@ -106,9 +111,10 @@ def fit(
     ------
     UsageError
         If the settings do not fit the text, the teacher, the processes, or the run in `folder`,
-        or `folder` holds an unfinished run and `resume` is False.
+        or `folder` holds an unfinished run and `resume` is False, or another process trains there.
     TerselmError
-        If the loss is not finite, a file cannot be written, or the checkpoint is damaged.
+        If the text is too short for the batch, the loss is not finite, a file cannot be written,
+        or the checkpoint is damaged.
     """
     keep_large_buffers()
     workers = start_workers(device)
@@ -119,10 +125,15 @@ def fit(
     precision = resolved(config.precision, workers.device)
     config = config.model_copy(update={"precision": precision})
     run_folder = RunFolder(folder)
-    fingerprint = fingerprint_of(config, model, train_ids, teacher, workers.world)
-    stored = workers.on_main(lambda: run_folder.open(fingerprint, resume))
+    fingerprint = fingerprint_of(config, model, train_ids, validation_ids, teacher, workers.world)
     cuda = [workers.device] if workers.device.type == "cuda" else []
-    with torch.random.fork_rng(cuda), StopRequest() as stop, mode_kept(teacher):
+    with (
+        closing(run_folder),
+        torch.random.fork_rng(cuda),
+        StopRequest() as stop,
+        mode_kept(teacher),
+    ):
+        stored = workers.on_main(lambda: run_folder.open(fingerprint, resume))
         torch.manual_seed(config.seed + workers.rank)
         model.to(workers.device)
         distillation = None if teacher is None else Distillation(teacher, model, config)

@@ -214,8 +214,11 @@ class MetricsFile:
             raise TerselmError(f"cannot write {self.path}: {error.strerror}") from None
 
     def length(self) -> int:
-        """Return the bytes written so far."""
-        return 0 if self.path is None else self.path.stat().st_size
+        """Return the bytes written so far; 0 where somebody removed the file."""
+        try:
+            return 0 if self.path is None else self.path.stat().st_size
+        except FileNotFoundError:
+            return 0
 
 
 def perplexity_of(loss: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -195,8 +196,10 @@ class Run:
         """
         self._tick(training=False)
         position = self._position
-        improved = perplexity is not None and (
-            self._best is None or perplexity < self._best.perplexity
+        improved = (
+            perplexity is not None
+            and not math.isnan(perplexity)
+            and (self._best is None or perplexity < self._best.perplexity)
         )
         if improved and perplexity is not None:
             weights = {name: value.detach().cpu().clone() for name, value in self._named()}
