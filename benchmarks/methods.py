@@ -23,21 +23,22 @@ from typing import Any
 
 import torch
 import yaml
+from kept_rows import kept
 from machine import describe_machine
 
 import terselm
-from terselm.cli.calibration import CALIBRATION_TOKENS
 from terselm.cli.loading import split_of
 from terselm.cli.output import Output
 from terselm.cli.recovery import recovery
 from terselm.compress.apply import StepRecord, compress
-from terselm.compress.base import METHODS, Context
+from terselm.compress.base import CALIBRATION_TOKENS, METHODS, Context
 from terselm.compress.recipe import Recipe
 from terselm.errors import TerselmError
 from terselm.evaluate.perplexity import perplexity
 from terselm.files import write_bytes
 from terselm.models.checkpoint import lay_out
 from terselm.models.language_model import LanguageModel
+from terselm.pipeline.fingerprint import digest_of
 from terselm.report.methods_plot import MethodLine, methods_plot
 from terselm.report.table import Column, Table
 from terselm.text.batches import TokenStreams
@@ -65,10 +66,6 @@ def short_perplexity(model: LanguageModel, split: TokenizedSplit, steps: int) ->
             total += float(nats.double().sum())
             count += nats.numel()
     return math.exp(total / count)
-
-
-def load_rows(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text())["rows"] if path.exists() else {}
 
 
 def fitted(steps: list[dict[str, Any]], model: LanguageModel) -> list[dict[str, Any]]:
@@ -161,7 +158,8 @@ def main() -> None:
     )
     settings = {"epochs": options.recover, "dropout": options.dropout}
     result_file = options.out.with_suffix(".json")
-    rows = load_rows(result_file)
+    setting = setting_of(options)
+    rows = kept(result_file, setting).get("rows", {})
     experiments = yaml.safe_load(EXPERIMENTS.read_text())
     dense = {"label": "dense", "family": "dense", "steps": [], "recover": True}
     for experiment in [dense, *experiments]:
@@ -186,21 +184,29 @@ def main() -> None:
             row["control"] = experiment["control"]
         rows[label] = row
         print(label, {key: value for key, value in row.items() if key != "steps"}, flush=True)
-        write_results(options, rows, [item["label"] for item in [dense, *experiments]])
+        order = [item["label"] for item in [dense, *experiments]]
+        ordered = {label: rows[label] for label in order if label in rows}
+        write_results(options, setting, ordered)
 
 
-def write_results(options: argparse.Namespace, rows: dict[str, Any], order: list[str]) -> None:
-    """Write the results so far, in the order of the experiment file."""
-    ordered = {label: rows[label] for label in order if label in rows}
-    report = {
+def setting_of(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what all rows of a result file have in common."""
+    return {
         "model": options.model.name,
+        "model_digest": digest_of(options.model),
+        "data": options.data,
         "protocol": "whole validation text" if options.full else f"{options.steps} steps",
         "recover": options.recover,
         "dropout": options.dropout,
         "calibration_tokens": CALIBRATION_TOKENS,
-        "machine": describe_machine(),
-        "rows": ordered,
     }
+
+
+def write_results(
+    options: argparse.Namespace, setting: dict[str, Any], ordered: dict[str, Any]
+) -> None:
+    """Write the results so far."""
+    report = {**setting, "machine": describe_machine(), "rows": ordered}
     out = options.out
     write_bytes(out.with_suffix(".json"), (json.dumps(report, indent=1) + "\n").encode())
     write_bytes(out.with_suffix(".md"), table_of(ordered).encode())

@@ -15,20 +15,21 @@ import time
 from pathlib import Path
 from typing import Any
 
+from kept_rows import kept
 from machine import describe_machine
 
 import terselm
-from terselm.cli.calibration import CALIBRATION_TOKENS
 from terselm.cli.loading import split_of
 from terselm.cli.output import Output
 from terselm.cli.recovery import recovery
 from terselm.compress.apply import compress
-from terselm.compress.base import Context
+from terselm.compress.base import CALIBRATION_TOKENS, Context
 from terselm.compress.recipe import load_recipe
 from terselm.evaluate.perplexity import evaluate
 from terselm.files import write_bytes
 from terselm.models.checkpoint import save
 from terselm.models.language_model import LanguageModel
+from terselm.pipeline.fingerprint import digest_of
 
 PRESETS = ("lossless-ish", "balanced", "small", "tiny")
 
@@ -48,15 +49,19 @@ def main() -> None:
         recover=recovery(options.data, 0, Output(as_json=False)),
         calibration=train.ids[:CALIBRATION_TOKENS],
     )
-    rows = json.loads(options.out.read_text())["rows"] if options.out.exists() else []
-    known = {row["name"]: row for row in rows}
+    setting = {
+        "model": options.model.name,
+        "model_digest": digest_of(options.model),
+        "data": options.data,
+    }
+    known = {row["name"]: row for row in kept(options.out, setting).get("rows", [])}
 
     def note(name: str, **values: Any) -> None:
         known[name] = {"name": name, **known.get(name, {}), **values}
         print(name, values, flush=True)
         order = [known[each] for each in ("dense", *PRESETS) if each in known]
         report = {
-            "model": options.model.name,
+            **setting,
             "command": "terselm compress MODEL --recipe PRESET --data ptb --out FILE",
             "machine": describe_machine(),
             "rows": order,

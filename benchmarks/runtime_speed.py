@@ -31,6 +31,7 @@ from engines import (
     terselm_step,
     torch_step,
 )
+from kept_rows import kept
 from machine import describe_machine
 from onnx_steps import write_step
 from runtime_marks import marks_table
@@ -205,21 +206,22 @@ def main() -> None:
     import openvino
 
     result_file = options.out.with_suffix(".json")
-    sizes = json.loads(result_file.read_text())["sizes"] if result_file.exists() else {}
+    setting = {
+        "machine": describe_machine(),
+        "kernels": kernel_names()[0],
+        "versions": {
+            "onnxruntime": onnxruntime.__version__,
+            "openvino": openvino.__version__,
+            "torch": torch.__version__,
+        },
+        "rounds": options.rounds,
+    }
+    # A whole run takes the place of whatever is there.
+    sizes = kept(result_file, setting).get("sizes", {}) if options.only else {}
     for name in options.only.split(";") if options.only else SIZES:
         sizes[name] = measure(name, options.rounds)
         sizes = {each: sizes[each] for each in SIZES if each in sizes}
-        report = {
-            "machine": describe_machine(),
-            "kernels": kernel_names()[0],
-            "versions": {
-                "onnxruntime": onnxruntime.__version__,
-                "openvino": openvino.__version__,
-                "torch": torch.__version__,
-            },
-            "rounds": options.rounds,
-            "sizes": sizes,
-        }
+        report = {**setting, "sizes": sizes}
         write_bytes(result_file, (json.dumps(report, indent=1) + "\n").encode())
         write_bytes(options.out.with_suffix(".md"), table_of(sizes).encode())
         print(name, json.dumps(sizes[name]["engines"]), sizes[name]["unavailable"], flush=True)

@@ -15,6 +15,7 @@ from terselm.experiments.suite import find_suite, load_suite, suite_roots
 from terselm.models.checkpoint import save
 from terselm.models.config import ModelConfig
 from terselm.models.language_model import LanguageModel
+from terselm.pipeline.fingerprint import digest_of
 from terselm.runtime.model import Model
 from terselm.text.characters import CharacterVocabulary
 from tests.tiny import make_model
@@ -59,6 +60,19 @@ def test_copied_with_its_card(root: Path, tmp_path: Path):
     assert written[1].read_text() == "the card"
 
 
+def test_no_text_of_others_is_replaced_by_the_card(root: Path, tmp_path: Path):
+    entry, notes = zoo.find("large", root), tmp_path / "notes.md"
+    notes.write_text("mine")
+    for name, message in (("notes.safetensors", "would replace"), ("m.md", "has that name")):
+        with pytest.raises(UsageError, match=message):
+            zoo.copy_model(entry, tmp_path / name)
+    assert {path.name for path in tmp_path.iterdir()} == {"notes.md", "zoo"}
+    assert notes.read_text() == "mine"
+    # The same again is no other text.
+    for _ in range(2):
+        zoo.copy_model(entry, tmp_path / "mine.safetensors")
+
+
 def test_a_damaged_result_is_named(root: Path):
     (root / "small" / "result.json").write_text("{")
     with pytest.raises(TerselmError, match=r"small/result\.json"):
@@ -78,6 +92,7 @@ def test_the_real_zoo_is_what_its_results_say():
     for entry in found:
         result = entry.result
         assert entry.bytes == result["bytes"]
+        assert result.get("model", digest_of(entry.model)) == digest_of(entry.model)
         assert ModelCard((entry.folder / zoo.CARD).read_text()).data.model_name == entry.name
         (suite,) = (suite for suite in suites if result["name"] in suite)
         assert result["key"] == key_of(result["name"], result["seed"], suite)

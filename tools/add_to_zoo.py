@@ -7,13 +7,12 @@ python tools/add_to_zoo.py DIR RUN NAME --suite frontier
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
 from pathlib import Path
 from typing import Any
 
-from terselm.experiments.experiment import Experiment
-from terselm.experiments.work import label_of, model_file, result_file
+from terselm.experiments.experiment import key_of
+from terselm.experiments.store import label_of, model_file, result_file, stored_result
+from terselm.experiments.suite import Suite, find_suite, load_suite
 from terselm.files import write_bytes
 from terselm.report.experiment_card import experiment_card
 from terselm.zoo import CARD, MODEL, RESULT
@@ -21,39 +20,48 @@ from terselm.zoo import CARD, MODEL, RESULT
 ZOO = Path(__file__).resolve().parent.parent / "zoo"
 
 
-def read_result(folder: Path, run: str) -> dict[str, Any]:
-    return json.loads(result_file(folder, run).read_text(encoding="utf-8"))
+def read_result(folder: Path, suite: Suite, name: str, seed: int) -> dict[str, Any]:
+    """Return the result of a run as the suite now says it is made."""
+    label = label_of(name, seed)
+    result = stored_result(folder, label, key_of(name, seed, suite))
+    if result is None:
+        raise SystemExit(f"{label}: {folder} has no model and result of it as {name}.yaml now is")
+    return result
 
 
-def needed_results(folder: Path, result: dict[str, Any]) -> list[dict[str, Any]]:
+def needed_results(folder: Path, suite: Suite, result: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the results of the runs that a run took models from, and of theirs, each once."""
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[tuple[str, int], dict[str, Any]] = {}
     waiting = [result]
     while waiting:
         last = waiting.pop()
-        for name, seed in Experiment(**last["experiment"]).needed_runs(last["seed"]):
-            label = label_of(name, seed)
-            if label not in found:
-                found[label] = read_result(folder, label)
-                waiting.append(found[label])
+        for run in suite[last["name"]].needed_runs(last["seed"]):
+            if run not in found:
+                found[run] = read_result(folder, suite, *run)
+                waiting.append(found[run])
     return list(found.values())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="that --out named")
-    parser.add_argument("run", help="the name of its files in models/ and results/")
+    parser.add_argument("run", help="the row of the suite")
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("name", help="in the zoo")
     parser.add_argument("--suite", required=True)
     parser.add_argument("--licence")
     options = parser.parse_args()
-    result = read_result(options.folder, options.run)
-    needed = needed_results(options.folder, result)
+    suite = load_suite(find_suite(options.suite))
+    if options.run not in suite:
+        raise SystemExit(f"{options.suite} has no row {options.run}")
+    result = read_result(options.folder, suite, options.run, options.seed)
+    needed = needed_results(options.folder, suite, result)
     card = experiment_card(result, options.name, options.suite, options.licence, needed)
     target = ZOO / options.name
     target.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(model_file(options.folder, options.run), target / MODEL)
-    shutil.copyfile(result_file(options.folder, options.run), target / RESULT)
+    label = label_of(options.run, options.seed)
+    write_bytes(target / MODEL, model_file(options.folder, label).read_bytes())
+    write_bytes(target / RESULT, result_file(options.folder, label).read_bytes())
     write_bytes(target / CARD, card.encode())
     print(f"{target}: {(target / MODEL).stat().st_size:,} bytes")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import shutil
 from collections.abc import Mapping
@@ -156,13 +157,24 @@ def copy_model(entry: Entry, out: Path) -> list[Path]:
 
     Raises
     ------
+    UsageError
+        If the card would take the place of the model, or of another text.
     TerselmError
         If a file cannot be written; whatever stood there is as it was.
     """
     targets = {entry.model: out}
-    if (entry.folder / CARD).is_file():
-        targets[entry.folder / CARD] = out.with_suffix(".md")
+    card, beside = entry.folder / CARD, out.with_suffix(".md")
+    if card.is_file():
+        if beside == out:
+            raise UsageError(f"--out {out}: its card has that name; give one in .safetensors")
+        if beside.exists() and not _same(card, beside):
+            raise UsageError(f"--out {out}: the card would replace {beside}; give another name")
+        targets[card] = beside
     for source, target in targets.items():
         with source.open("rb") as read, atomic_write(target) as write:
             shutil.copyfileobj(read, write)
     return list(targets.values())
+
+
+def _same(one: Path, other: Path) -> bool:
+    return other.is_file() and filecmp.cmp(one, other, shallow=False)

@@ -97,6 +97,41 @@ def test_runs_everything_once(tmp_path: Path, corpus: Path, write_suite: WriteSu
     ]
 
 
+def test_other_text_is_learned_anew(tmp_path: Path, corpus: Path, write_suite: WriteSuite):
+    folder, out = write_suite({"dense": SUITE["dense"], "small": SUITE["small"]}), tmp_path / "out"
+    assert reproduce(folder, out, corpus).returncode == 0
+    first = results(out)
+    train = corpus / "train.txt"
+    train.write_text(train.read_text() + "nine nine nine\n")
+    (corpus / "notes.md").write_text("no text to learn")
+    assert reproduce(folder, out, corpus).stderr.count("begun") == 2
+    second = results(out)
+    assert all(second[name]["text"] != first[name]["text"] for name in ("dense", "small"))
+    assert all(second[name]["key"] == first[name]["key"] for name in ("dense", "small"))
+    # The table alone takes what is there.
+    table = reproduce(folder, out, tmp_path / "gone", "--table-only", "--json")
+    assert table.returncode == 0, table.stderr
+
+
+def test_steps_do_not_read_the_test_text(tmp_path: Path, corpus: Path, write_suite: WriteSuite):
+    small = {**SUITE["small"], "published": None, "budget": {"megabytes": 1, "mark": 1000.0}}
+    suite = {"dense": {"train": TRAIN}, "small": small}
+    done = reproduce(write_suite(suite), tmp_path / "out", corpus, "--json")
+    assert done.returncode == 0, done.stderr
+    found = results(tmp_path / "out")
+    assert "test" not in found["dense"] and "test" in found["small"]
+    shown = {row["name"]: row for row in json.loads(done.stdout)["suite"]}
+    assert shown["dense"]["verdict"] == "run" and shown["dense"]["test_perplexity"] is None
+    assert shown["small"]["verdict"] == "met"
+    # A step that gets a budget is measured, not made anew.
+    model = tmp_path / "out" / "models" / "dense.safetensors"
+    before = model.stat().st_mtime_ns
+    folder = write_suite({"dense": {"train": TRAIN, "budget": {"megabytes": 1, "mark": 1000.0}}})
+    assert reproduce(folder, tmp_path / "out", corpus).returncode == 0
+    assert "test" in results(tmp_path / "out")["dense"]
+    assert model.stat().st_mtime_ns == before
+
+
 def test_teachers_and_what_they_write(tmp_path: Path, corpus: Path, write_suite: WriteSuite):
     learn = {"method": "recover", "epochs": 1, "batch": 4, "distill": True, "distill_weight": 1}
     rows = {
@@ -121,6 +156,11 @@ def test_teachers_and_what_they_write(tmp_path: Path, corpus: Path, write_suite:
     assert set(found) == set(rows)
     assert found["pupil"] != found["alone"]
     assert len({found["dense"], found["beginner"], found["reader"]}) == 3
+
+    # Of a run that is done, checkpoints and generated text are not kept.
+    (of_reader,) = (tmp_path / "out" / "work").glob("reader-*")
+    kept = {path.name for path in of_reader.rglob("*") if path.is_file()}
+    assert kept == {"lock", "seconds.json", "metrics.jsonl"}
 
     def steps(name: str) -> int:
         (path,) = (tmp_path / "out" / "work").glob(f"{name}-*/training/metrics.jsonl")
@@ -166,6 +206,18 @@ def test_only_some_seeds(tmp_path: Path, corpus: Path, write_suite: WriteSuite):
     assert done.returncode == 0, done.stderr
     # And what they need, with the seed that they need it with.
     assert set(results(out)) == {"dense-seed-1", "taught-seed-1"}
+    many = {
+        "dense": {"train": TRAIN, "seeds": [0, 1]},
+        "fixed": {**SUITE["taught"], "teacher_seed": 0},
+    }
+    folder, out = write_suite(many), tmp_path / "many"
+    (folder / "small.yaml").unlink()
+    (folder / "taught.yaml").unlink()
+    wrong = reproduce(folder, out, corpus, "--rows", "fixed", "--seeds", "2")
+    assert wrong.returncode == 2 and "no row has seed 2" in wrong.stderr
+    assert reproduce(folder, out, corpus, "--rows", "fixed", "--seeds", "1").returncode == 0
+    assert set(results(out)) == {"dense", "fixed-seed-1"}
+    folder = write_suite(SUITE)
     for seeds, words in (("1,7", "no row has seed 7; they have 0, 1"), ("one", "not 'one'")):
         wrong = reproduce(folder, out, corpus, "--seeds", seeds)
         assert wrong.returncode == 2 and words in wrong.stderr
@@ -235,10 +287,12 @@ def test_two_commands_in_one_folder_share_the_work(
 def test_as_many_at_once_as_fit():
     small = Experiment(title="small", train=TRAIN)
     cores = len(os.sched_getaffinity(0))
-    assert jobs_that_fit([small], "cpu") == 1
-    assert 1 <= jobs_that_fit([small] * 99, "cpu") <= cores
     huge = Experiment(title="huge", train={**TRAIN, "hidden": 1_000_000})
-    assert jobs_that_fit([small, huge], "cpu") == 1
+    after = Experiment(title="after", start="huge", compress=[{"method": "quantize", "bits": 4}])
+    suite = {**{str(number): small for number in range(99)}, "huge": huge, "after": after}
+    assert jobs_that_fit(suite, ["7"], "cpu") == 1
+    assert 1 <= jobs_that_fit(suite, list(suite)[:99], "cpu") <= cores
+    assert jobs_that_fit(suite, ["7", "after"], "cpu") == 1
 
 
 def children(pid: int) -> dict[int, str]:

@@ -9,7 +9,7 @@ import pytest
 
 from terselm.errors import UsageError
 from terselm.experiments.experiment import Experiment, key_of, load_experiment
-from terselm.experiments.suite import chosen_rows, find_suite, load_suite
+from terselm.experiments.suite import chosen_rows, find_suite, load_suite, needed_rows
 from terselm.experiments.training import make_settings
 from tests.experiments.conftest import TRAIN, WriteSuite
 
@@ -33,6 +33,13 @@ def suite_of(**changes: Any) -> dict[str, Experiment]:
         ({"train": TRAIN, "seeds": [1, 1]}, "twice"),
         ({"train": TRAIN, "colour": "red"}, "colour"),
         ({"train": TRAIN, "budget": {"megabytes": -1, "mark": 90}}, "megabytes"),
+        ({"train": {**TRAIN, "layers": None}}, "layers"),
+        ({"train": {**TRAIN, "hidden": "200"}}, "hidden"),
+        ({"train": {**TRAIN, "vocabulary_size": "5000"}}, "vocabulary_size"),
+        ({"train": {**TRAIN, "vocabulary_size": -5}}, "vocabulary_size"),
+        ({"train": {**TRAIN, "tokens": "word"}}, "tokens"),
+        ({"train": {**TRAIN, "lowercase": "false"}}, "lowercase"),
+        ({"train": {**TRAIN, "time_limit": "soon"}}, "time_limit"),
         ({"train": TRAIN, "compress": [{"method": "shrink"}]}, "step 1.*shrink"),
         ({"train": TRAIN, "compress": [{"method": "quantize", "bits": 99}]}, "bits"),
     ],
@@ -71,6 +78,12 @@ def test_an_empty_folder_a_missing_need_and_a_circle(tmp_path, write_suite: Writ
         load_suite(folder)
 
 
+def test_a_name_that_another_ones_runs_have(write_suite: WriteSuite):
+    load_suite(write_suite({"b-seed-1": {"train": TRAIN}, "a-seed-one": {"train": TRAIN}}))
+    with pytest.raises(UsageError, match=r"b-seed-1\.yaml: the runs of 'b'"):
+        load_suite(write_suite({"b": {"train": TRAIN}}))
+
+
 def test_rows_bring_what_they_need():
     suite = {
         "other": Experiment(title="other", train=TRAIN),
@@ -78,7 +91,8 @@ def test_rows_bring_what_they_need():
         "dense": Experiment(title="dense", train=TRAIN, teacher="teacher"),
         "small": Experiment(title="small", start="dense", compress=FOUR_BITS),
     }
-    assert chosen_rows(suite, ["small"]) == ["teacher", "dense", "small"]
+    assert needed_rows(suite, ["small"]) == ["teacher", "dense", "small"]
+    assert chosen_rows(suite, ["small", "other"]) == ["other", "small"]
     assert chosen_rows(suite, []) == list(suite)
     with pytest.raises(UsageError, match="smal'.*did you mean 'small'"):
         chosen_rows(suite, ["smal"])
@@ -122,7 +136,7 @@ def test_several_may_teach():
     assert suite["pupil"].teacher_runs(5) == [("dense", 0), ("other", 0)]
     alone = {**suite, "pupil": Experiment(**student, teacher="dense")}
     assert key_of("pupil", 5, suite) != key_of("pupil", 5, alone)
-    assert chosen_rows(suite, ["pupil"]) == ["dense", "other", "pupil"]
+    assert needed_rows(suite, ["pupil"]) == ["dense", "other", "pupil"]
     reader = {**suite, "pupil": Experiment(**student, teacher=["dense", "other"], generated=9)}
     assert key_of("pupil", 5, suite) != key_of("pupil", 5, reader)
     with pytest.raises(ValueError, match="teacher"):
@@ -141,8 +155,8 @@ def test_the_key_does_not_follow_titles_and_marks():
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("train: {layers: 0}", "train: layers is 0"),
-        ("train: {layers: '2'}", "train: layers is '2'"),
+        ("train: {layers: 0}", "train: layers: .* not 0"),
+        ("train: {layers: '2'}", "train: layers: .* not '2'"),
         ("train: {hidden: [8, 8], layers: 3}", "train: layers is 3, but hidden has 2 sizes"),
         ("train: {hidden: []}", "train: hidden has no size"),
         ("train: {hiden: 8}", "train: .*hiden"),

@@ -10,11 +10,9 @@ import numpy.typing as npt
 
 from terselm.cli.loading import split_of
 from terselm.cli.output import Output
+from terselm.compress.base import CALIBRATION_TOKENS
 from terselm.errors import UsageError
 from terselm.text.base import UNKNOWN, Vocabulary
-
-CALIBRATION_TOKENS = 100_000
-"""From the start of the training text."""
 
 
 @dataclass(frozen=True)

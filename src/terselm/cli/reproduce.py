@@ -70,7 +70,13 @@ def reproduce(
     **Example**: terselm reproduce paper --rows lstm-200,lstm-200-8-bits --out paper
     """
     from terselm.cli.loading import choose_device, prepare_folder
-    from terselm.experiments.schedule import Plan, jobs_that_fit, run_all, stored_results
+    from terselm.experiments.schedule import (
+        Plan,
+        jobs_that_fit,
+        run_all,
+        stored_results,
+        texts_of,
+    )
     from terselm.experiments.suite import chosen_rows, chosen_seeds, find_suite, load_suite
 
     output = Output(json)
@@ -78,14 +84,15 @@ def reproduce(
     names = chosen_rows(found, [name.strip() for name in rows.split(",")] if rows else [])
     where = choose_device(device)
     prepare_folder(out)
-    at_once = jobs or jobs_that_fit([found[name] for name in names], where)
+    at_once = jobs or jobs_that_fit(found, names, where)
     some = chosen_seeds(found, names, _numbers(seeds)) if seeds else None
-    plan = Plan(found, names, out, data, where, at_once, some)
+    texts = {} if table_only else texts_of(found, data)
+    plan = Plan(found, names, out, data, where, at_once, some, texts)
     failed: dict[str, str] = {}
     if not table_only:
         failed = run_all(plan, output.remark).failed
     # The table has every row of the suite, also those that were run another time.
-    whole = Plan(found, list(found), out, data, where, at_once)
+    whole = Plan(found, list(found), out, data, where, at_once, texts=texts)
     _write(whole, stored_results(whole), output)
     if failed:
         listed = "; ".join(f"{label}: {why}" for label, why in failed.items())

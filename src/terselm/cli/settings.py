@@ -4,34 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
 
 from terselm.cli.text import read_small_file
 from terselm.errors import UsageError
 from terselm.experiments.training import MODEL_SETTINGS, TEXT_SETTINGS, Settings, make_settings
-from terselm.models.config import first_problem
-from terselm.pipeline.units import read_seconds
 from terselm.registry import suggest
 from terselm.train.config import TrainingConfig
 
 KNOWN = (*MODEL_SETTINGS, *TEXT_SETTINGS, *TrainingConfig.model_fields)
 FLAGS = {"output": "--output-layer"}
 """Where the flag is not called as the setting."""
-
-Size = Annotated[int, Field(ge=1, le=2**20)]
-
-
-class _Plain(BaseModel):
-    """What is computed with before a model's or a run's own checks see it."""
-
-    layers: Annotated[int, Field(ge=1, le=64, strict=True)] = 2
-    hidden: Size | Annotated[list[Size], Field(min_length=1, max_length=64)] = 200
-    tokens: Literal["words", "characters", "bpe"] = "words"
-    vocabulary_size: Annotated[int, Field(ge=2, strict=True)] | None = None
-    lowercase: Annotated[bool, Field(strict=True)] | None = None
 
 
 def read_settings(config: Path | None, flags: Mapping[str, Any]) -> Settings:
@@ -56,15 +41,9 @@ def read_settings(config: Path | None, flags: Mapping[str, Any]) -> Settings:
             raise UsageError(f"--config {config}: unknown setting {name!r}; {suggest(name, KNOWN)}")
     values |= flags
     try:
-        _Plain(**values)
-        if isinstance(values.get("time_limit"), str):
-            values["time_limit"] = read_seconds(values["time_limit"], "time_limit")
         return make_settings(values)
-    except ValidationError as error:
-        problem = first_problem(error)
     except UsageError as error:
-        problem = str(error)
-    raise UsageError(_with_place(problem, config, flags))
+        raise UsageError(_with_place(str(error), config, flags)) from None
 
 
 def _read(config: Path) -> dict[str, Any]:

@@ -79,6 +79,10 @@ class Recovery(Protocol):
         """Return the trained model; `teacher` is the context's source or None."""
 
 
+CALIBRATION_TOKENS = 100_000
+"""Of calibration text, from the start of the training text, where nothing else is said."""
+
+
 @dataclass(frozen=True)
 class Context:
     """What a method may use beside the model.

@@ -18,27 +18,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from filelock import Timeout
 
 from terselm.cells.base import UNFUSED
 from terselm.errors import TerselmError
 from terselm.experiments.experiment import Experiment, key_of
-from terselm.experiments.suite import Suite
-from terselm.experiments.work import (
-    Order,
-    label_of,
-    lock_of,
-    model_file,
-    perform,
-    stored_result,
-)
+from terselm.experiments.store import label_of, model_file, stored_result
+from terselm.experiments.suite import Suite, needed_rows
+from terselm.experiments.training import make_settings
+from terselm.experiments.work import Order, lock_of, perform
+from terselm.text.corpus import open_corpus
 
 BYTES_A_RUN = 1.5e9
 """Of memory, beside what grows with the model: torch, text, the scores of a window."""
 BYTES_A_PARAMETER = 24
 """Weights, gradients, two moments, the best weights and a copy."""
 USUAL_WORDS = 10_000
+USUAL_MODEL = {"hidden": 650, "layers": 2}
+"""Of a run that starts from another one's model."""
 KILLED = "a process was killed, most likely for want of memory; what was trained is kept"
 MOST_ON_A_GPU = 4
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -52,8 +51,9 @@ class Plan:
     Attributes
     ----------
     suite : mapping of str to Experiment
-    rows : sequence of str
         In an order in which each comes after those that it needs.
+    rows : sequence of str
+        Those asked for; what they need comes along, with the seeds that they need it with.
     folder : Path
     data : str
     device : {"cpu", "cuda"}
@@ -61,6 +61,8 @@ class Plan:
         Runs at once.
     seeds : frozenset of int or None
         Of the rows' seeds only these, and those that they need models of; None: all.
+    texts : mapping of str to str
+        Digests of corpora; a result of another text holds no more. Empty: not looked at.
     """
 
     suite: Suite
@@ -70,6 +72,11 @@ class Plan:
     device: str
     jobs: int
     seeds: frozenset[int] | None = None
+    texts: Mapping[str, str] = field(default_factory=dict)
+
+    def data_of(self, name: str) -> str:
+        """Return the corpus of a row."""
+        return self.suite[name].data or self.data
 
 
 @dataclass
@@ -83,9 +90,10 @@ class Progress:
 
 def finished(plan: Plan, name: str, seed: int) -> dict[str, Any] | None:
     """Return the result of a run that was made as the experiment now says, or None."""
-    return stored_result(
-        plan.folder, label_of(name, seed), key_of(name, seed, plan.suite, plan.data)
-    )
+    key, text = key_of(name, seed, plan.suite, plan.data), plan.texts.get(plan.data_of(name))
+    result = stored_result(plan.folder, label_of(name, seed), key, text)
+    wanted = _splits(plan.suite, plan.suite[name])
+    return result if result is not None and all(split in result for split in wanted) else None
 
 
 def run_all(plan: Plan, remark: Callable[[str], None]) -> Progress:
@@ -197,43 +205,61 @@ def _in_work_elsewhere(order: Order) -> bool:
         return True
 
 
+def texts_of(suite: Suite, data: str) -> dict[str, str]:
+    """Return the digests of the corpora of a suite's rows, by what they are called.
+
+    One that cannot be read is left out: the runs that need it will say why.
+    """
+    found = {}
+    for where in {each.data or data for each in suite.values()}:
+        with contextlib.suppress(TerselmError):
+            found[where] = open_corpus(where).digest()
+    return found
+
+
 def stored_results(plan: Plan) -> dict[str, dict[str, Any]]:
     """Return the results that are there, by label, made as the experiments now say."""
     found = {label_of(name, seed): finished(plan, name, seed) for name, seed in _runs(plan)}
     return {label: result for label, result in found.items() if result is not None}
 
 
-def jobs_that_fit(experiments: Sequence[Experiment], device: str) -> int:
-    """Return how many of these runs may go on at once: by memory, and on CPU by cores."""
+def jobs_that_fit(suite: Suite, rows: Sequence[str], device: str) -> int:
+    """Return how many of the rows' runs may go on at once: by memory, and on CPU by cores."""
+    experiments = [suite[name] for name in needed_rows(suite, rows)]
     need = max(BYTES_A_RUN + BYTES_A_PARAMETER * _parameters(each) for each in experiments)
     if device == "cuda":
         free, _ = torch.cuda.mem_get_info()
         return max(1, min(MOST_ON_A_GPU, int(free // need), len(experiments)))
     cores = len(os.sched_getaffinity(0))
-    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    free = psutil.virtual_memory().available
     return max(1, min(cores, int(free // need), len(experiments)))
 
 
 def _runs(plan: Plan) -> list[tuple[str, int]]:
-    """Return name and seed of every run; those that others need get the seeds of those too."""
-    seeds: dict[str, dict[int, None]] = {name: {} for name in plan.rows}
-    for name in reversed(plan.rows):
-        own = plan.suite[name].seeds
-        seeds[name] |= dict.fromkeys(s for s in own if plan.seeds is None or s in plan.seeds)
+    """Return name and seed of every run: those of the rows, and those that they need."""
+    seeds: dict[str, dict[int, None]] = {name: {} for name in plan.suite}
+    for name in reversed(list(plan.suite)):
+        if name in plan.rows:
+            own = plan.suite[name].seeds
+            seeds[name] |= dict.fromkeys(s for s in own if plan.seeds is None or s in plan.seeds)
         for seed in seeds[name]:
             for other, needed in plan.suite[name].needed_runs(seed):
                 seeds[other][needed] = None
-    return [(name, seed) for name in plan.rows for seed in sorted(seeds[name])]
+    return [(name, seed) for name in plan.suite for seed in sorted(seeds[name])]
 
 
 def _ready(plan: Plan, name: str, seed: int, progress: Progress) -> Order | str | None:
     """Return the order, or why it will never be one, or None if what it needs is not done yet."""
     experiment = plan.suite[name]
-    for label in (label_of(*run) for run in experiment.needed_runs(seed)):
+    for run in experiment.needed_runs(seed):
+        label = label_of(*run)
         if label in progress.failed:
             return f"since {label} failed"
         if label not in progress.done:
             return None
+        # Another command may have put another model there.
+        if finished(plan, *run) is None:
+            return f"since {label} was made otherwise in the meantime"
 
     def model_of(run: tuple[str, int]) -> Path:
         return model_file(plan.folder, label_of(*run))
@@ -245,12 +271,25 @@ def _ready(plan: Plan, name: str, seed: int, progress: Progress) -> Order | str 
         seed=seed,
         key=key_of(name, seed, plan.suite, plan.data),
         folder=plan.folder,
-        data=experiment.data or plan.data,
+        data=plan.data_of(name),
         device=plan.device,
         threads=max(1, cores // plan.jobs),
         start=None if experiment.start is None else model_of((experiment.start, seed)),
         teachers=tuple(model_of(run) for run in experiment.teacher_runs(seed)),
+        splits=_splits(plan.suite, experiment),
     )
+
+
+def _splits(suite: Suite, experiment: Experiment) -> tuple[str, ...]:
+    """Return what a model is measured on.
+
+    Where a suite has budgets, rows without one are steps towards those; steps are chosen by
+    validation text, and the test text stays unread.
+    """
+    judged = experiment.budget is not None or experiment.published is not None
+    if judged or all(each.budget is None for each in suite.values()):
+        return "valid", "test"
+    return ("valid",)
 
 
 def _take(
@@ -275,10 +314,12 @@ def _note(
     label: str, result: dict[str, Any], progress: Progress, remark: Callable[[str], None]
 ) -> None:
     progress.done[label] = result
-    remark(
-        f"{label}: {result['bytes']:,} bytes, valid {result['valid']['perplexity']:.2f}, "
-        f"test {result['test']['perplexity']:.2f}, {result['seconds']:,.0f} s"
-    )
+    found = [
+        f"{split} {result[split]['perplexity']:.2f}"
+        for split in ("valid", "test")
+        if split in result
+    ]
+    remark(f"{label}: {result['bytes']:,} bytes, {', '.join(found)}, {result['seconds']:,.0f} s")
 
 
 def _log(order: Order) -> Path:
@@ -314,10 +355,7 @@ def _stop_with(parent: int) -> None:
 
 def _parameters(experiment: Experiment) -> float:
     """Return about how many numbers the model of an experiment has in training."""
-    train: Mapping[str, Any] = experiment.train or {}
-    hidden = train.get("hidden", 650)
-    width = max(hidden) if isinstance(hidden, list) else hidden
-    layers = train.get("layers", 2)
-    embedding = train.get("embedding", width)
-    words = train.get("vocabulary_size", USUAL_WORDS)
-    return float(words * (embedding + width) + layers * 8 * width * width)
+    settings = make_settings(experiment.train or USUAL_MODEL)
+    model, words = settings.model, settings.text.get("vocabulary_size") or USUAL_WORDS
+    width = max(model.hidden)
+    return float(words * (model.embedding + width) + len(model.hidden) * 8 * width * width)

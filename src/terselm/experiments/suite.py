@@ -56,6 +56,11 @@ def load_suite(folder: Path) -> dict[str, Experiment]:
     if not found:
         raise UsageError(f"{folder} holds no experiment (*.yaml)")
     for name, experiment in found.items():
+        first, seed, number = name.rpartition("-seed-")
+        if seed and number.isdecimal() and first in found:
+            raise UsageError(
+                f"{folder / name}.yaml: the runs of {first!r} are called so; give another name"
+            )
         for other in experiment.needs():
             if other not in found:
                 raise UsageError(
@@ -85,16 +90,22 @@ def chosen_seeds(suite: Suite, rows: Sequence[str], seeds: Sequence[int]) -> fro
 
 
 def chosen_rows(suite: Suite, rows: Sequence[str]) -> list[str]:
-    """Return the rows to run: those asked for, or all, and what they need, in order.
+    """Return the rows asked for, or all, in the suite's order.
 
     Raises
     ------
     UsageError
         If there is no such row.
     """
-    wanted = set(rows or suite)
-    for name in wanted - set(suite):
-        raise UsageError(f"--rows: no experiment {name!r}; {suggest(name, sorted(suite))}")
+    for name in rows:
+        if name not in suite:
+            raise UsageError(f"--rows: no experiment {name!r}; {suggest(name, sorted(suite))}")
+    return [name for name in suite if name in rows or not rows]
+
+
+def needed_rows(suite: Suite, rows: Sequence[str]) -> list[str]:
+    """Return the rows and what they need, in the suite's order."""
+    wanted = set(rows)
     # The suite is in the order of its needs, so that one pass from the end finds them all.
     for name in reversed(list(suite)):
         if name in wanted:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from terselm.experiments.experiment import Budget, Experiment, Published
+from terselm.experiments.store import label_of
 from terselm.experiments.suite import Suite
-from terselm.experiments.work import label_of
 
 Results = Mapping[str, Mapping[str, Any]]
 """By the label of the run."""
@@ -78,8 +78,10 @@ class Row:
     def verdict(self) -> str:
         """Return whether the published perplexity, or the mark, is reached within the bytes."""
         found, size = self.perplexity("test"), self.bytes
-        if found is None or size is None:
+        if size is None:
             return NOT_RUN
+        if found is None:
+            return "run"
         if self.budget is not None:
             if size > 1e6 * self.budget.megabytes:
                 return "too large"
@@ -94,7 +96,7 @@ class Row:
         return "met" if found <= published.perplexity else "missed"
 
     def _perplexities(self, split: str) -> list[float]:
-        return [run[split]["perplexity"] for run in self.runs]
+        return [run[split]["perplexity"] for run in self.runs if split in run]
 
 
 def rows_of(suite: Suite, names: Sequence[str], results: Results) -> list[Row]:

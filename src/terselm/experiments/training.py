@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import BaseModel, Field, ValidationError
 
 from terselm.errors import UsageError
 from terselm.evaluate.perplexity import perplexity
-from terselm.models.config import ModelConfig, make_config
+from terselm.models.config import ModelConfig, first_problem, make_config
 from terselm.models.language_model import LanguageModel
 from terselm.models.sampling import count_tokens
 from terselm.models.teacher import Teacher
+from terselm.pipeline.units import read_seconds
 from terselm.text.base import Vocabulary
 from terselm.text.build import build_vocabulary
 from terselm.text.corpus import Corpus
@@ -32,6 +34,8 @@ MODEL_SETTINGS = (
 MOST_LAYERS = 64
 """As in the C library."""
 TEXT_SETTINGS = ("tokens", "vocabulary_size", "lowercase")
+
+Size = Annotated[int, Field(ge=1, le=2**20, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,23 @@ class Settings:
     text: Mapping[str, Any]
 
 
+class _Plain(BaseModel):
+    """What is computed with before a model's or a run's own checks see it."""
+
+    layers: Annotated[int, Field(ge=1, le=MOST_LAYERS, strict=True)] = 2
+    hidden: Size | Annotated[list[Size], Field(max_length=MOST_LAYERS)] = 200
+    tokens: Literal["words", "characters", "bpe"] = "words"
+    vocabulary_size: Annotated[int, Field(ge=2, strict=True)] | None = None
+    lowercase: Annotated[bool, Field(strict=True)] | None = None
+
+
 def make_settings(values: Mapping[str, Any]) -> Settings:
     """Return checked settings of `cell`, `layers`, ..., `learning_rate`, ... in one mapping.
+
+    Parameters
+    ----------
+    values : mapping
+        `time_limit` may be a text such as "30min".
 
     Raises
     ------
@@ -60,24 +79,21 @@ def make_settings(values: Mapping[str, Any]) -> Settings:
         If a setting is unknown or its value impossible; the message names it.
     """
     rest = dict(values)
+    try:
+        _Plain(**rest)
+    except ValidationError as error:
+        raise UsageError(first_problem(error)) from None
+    if isinstance(rest.get("time_limit"), str):
+        rest["time_limit"] = read_seconds(rest["time_limit"], "time_limit")
     model = {name: rest.pop(name) for name in MODEL_SETTINGS if name in rest}
     text = {name: rest.pop(name) for name in TEXT_SETTINGS if name in rest}
-    return Settings(model_config(model), make_training_config(rest), text)
+    return Settings(_model_config(model), make_training_config(rest), text)
 
 
-def model_config(values: Mapping[str, Any]) -> ModelConfig:
-    """Return the model's configuration from `layers`, `hidden`, ... as the flags name them.
-
-    Raises
-    ------
-    UsageError
-        If a setting is unknown or its value impossible.
-    """
-    values = dict(values)
+def _model_config(values: dict[str, Any]) -> ModelConfig:
+    """Return the model's configuration from `layers`, `hidden`, ... as the flags name them."""
     hidden = values.pop("hidden", 200)
     layers = values.pop("layers", None)
-    if layers is not None and (type(layers) is not int or not 1 <= layers <= MOST_LAYERS):
-        raise UsageError(f"layers is {layers!r}; give a whole number from 1 to {MOST_LAYERS}")
     if not isinstance(hidden, list):
         hidden = [hidden] * (layers or 2)
     elif layers not in (None, len(hidden)):

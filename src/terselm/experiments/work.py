@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import json
 import subprocess
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +15,23 @@ from filelock import FileLock
 
 from terselm import __version__
 from terselm.compress.apply import compress
-from terselm.compress.base import Context
+from terselm.compress.base import CALIBRATION_TOKENS, Context
 from terselm.compress.recipe import Recipe
 from terselm.errors import UsageError
 from terselm.evaluate.native import evaluate_file
 from terselm.evaluate.perplexity import perplexity
 from terselm.experiments.experiment import Experiment
+from terselm.experiments.store import (
+    Clock,
+    begin_work,
+    end_work,
+    label_of,
+    model_file,
+    publish,
+    stored_result,
+    work_folder,
+    write_result,
+)
 from terselm.experiments.training import Trainer, make_settings
 from terselm.files import atomic_write
 from terselm.models.checkpoint import load, save
@@ -35,8 +44,6 @@ from terselm.text.corpus import Corpus, open_corpus
 from terselm.text.token_cache import tokenize
 from terselm.train.generation import generate
 from terselm.train.progress import ProgressObserver
-
-CALIBRATION_TOKENS = 100_000
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,8 @@ class Order:
     start : Path or None
     teachers : tuple of Path
         Model files of the experiments that this one needs.
+    splits : tuple of str
+        What the model is measured on.
     """
 
     name: str
@@ -71,36 +80,12 @@ class Order:
     threads: int = 1
     start: Path | None = None
     teachers: tuple[Path, ...] = ()
+    splits: tuple[str, ...] = ("valid", "test")
 
     @property
     def label(self) -> str:
         """The name of this run's files."""
         return label_of(self.name, self.seed)
-
-
-def label_of(name: str, seed: int) -> str:
-    """Return the name of the files of a run."""
-    return name if seed == 0 else f"{name}-seed-{seed}"
-
-
-def model_file(folder: Path, label: str) -> Path:
-    """Return where the model of a run lies."""
-    return folder / "models" / f"{label}.safetensors"
-
-
-def result_file(folder: Path, label: str) -> Path:
-    """Return where the result of a run lies."""
-    return folder / "results" / f"{label}.json"
-
-
-def stored_result(folder: Path, label: str, key: str) -> dict[str, Any] | None:
-    """Return the result of a run that was made from what the key stands for, or None."""
-    try:
-        result = json.loads(result_file(folder, label).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    same = isinstance(result, dict) and result.get("key") == key
-    return result if same and model_file(folder, label).exists() else None
 
 
 def lock_of(order: Order) -> FileLock:
@@ -125,26 +110,36 @@ def perform(order: Order) -> dict[str, Any]:
     KeyboardInterrupt
         If training was interrupted; its checkpoint is kept.
     """
+    corpus = open_corpus(order.data)
+    text = corpus.digest()
     work = _work_folder(order)
     work.mkdir(parents=True, exist_ok=True)
     with lock_of(order):
-        return stored_result(order.folder, order.label, order.key) or _perform(order, work)
+        result = stored_result(order.folder, order.label, order.key, text)
+        if result is None:
+            begin_work(work, text)
+            result = _perform(order, corpus, text, work)
+            end_work(work)
+        elif unread := [split for split in order.splits if split not in result]:
+            # It was a step when it was made, and has a budget now.
+            path = model_file(order.folder, order.label)
+            result |= {split: _measured_on(path, corpus, split) for split in unread}
+            write_result(order.folder, order.label, result)
+        return result
 
 
 def _work_folder(order: Order) -> Path:
-    return order.folder / "work" / f"{order.label}-{order.key}"
+    return work_folder(order.folder, order.label, order.key)
 
 
-def _perform(order: Order, work: Path) -> dict[str, Any]:
+def _perform(order: Order, corpus: Corpus, text: str, work: Path) -> dict[str, Any]:
     torch.set_num_threads(order.threads)
-    corpus = open_corpus(order.data)
-    clock = _Clock(work / "seconds.json")
+    clock = Clock(work / "seconds.json")
     with clock:
         model = _started(order, corpus, work)
         if order.experiment.compress:
             model = _compressed(order, corpus, work, model)
-        path = model_file(order.folder, order.label)
-        path.parent.mkdir(exist_ok=True)
+        path = work / "model.safetensors"
         save(model, path)
     result = {
         "name": order.name,
@@ -152,6 +147,7 @@ def _perform(order: Order, work: Path) -> dict[str, Any]:
         "key": order.key,
         "experiment": order.experiment.model_dump(mode="json", exclude_none=True),
         "data": corpus.name,
+        "text": text,
         "terselm": __version__,
         "commit": _commit(),
         "machine": machine(path, None),
@@ -159,32 +155,32 @@ def _perform(order: Order, work: Path) -> dict[str, Any]:
         "threads": order.threads,
         "seconds": round(clock.seconds, 1),
         "parameters": model.parameter_count(),
-        **measured(path, corpus),
+        **measured(path, corpus, order.splits),
     }
-    target = result_file(order.folder, order.label)
-    target.parent.mkdir(exist_ok=True)
-    with atomic_write(target) as file:
-        file.write((json.dumps(result, indent=1) + "\n").encode())
+    publish(order.folder, order.label, path, result)
     return result
 
 
-def measured(path: Path, corpus: Corpus) -> dict[str, Any]:
-    """Return what the C library says of a model file; this reads the test text.
+def measured(path: Path, corpus: Corpus, splits: Sequence[str]) -> dict[str, Any]:
+    """Return what the C library says of a model file.
 
     Returns
     -------
     dict
-        `bytes`, `valid` and `test` (see `terselm.evaluate.evaluation.Evaluation`),
+        `bytes`, each of the splits (see `terselm.evaluate.evaluation.Evaluation`),
         `microseconds_per_token` and `memory` in bytes.
     """
     timing = measure_quickly(path)
     return {
         "bytes": path.stat().st_size,
-        "valid": evaluate_file(path, corpus, "valid").as_dict(),
-        "test": evaluate_file(path, corpus, "test").as_dict(),
+        **{split: _measured_on(path, corpus, split) for split in splits},
         "microseconds_per_token": timing.token,
         "memory": timing.memory,
     }
+
+
+def _measured_on(path: Path, corpus: Corpus, split: str) -> dict[str, Any]:
+    return evaluate_file(path, corpus, split).as_dict()
 
 
 def _commit() -> str | None:
@@ -197,23 +193,6 @@ def _commit() -> str | None:
     except OSError:
         return None
     return run.stdout.strip() or None
-
-
-class _Clock:
-    """Seconds of work on a run, those before an interruption included."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._started = 0.0
-        self.seconds: float = json.loads(path.read_text()) if path.exists() else 0.0
-
-    def __enter__(self) -> None:
-        self._started = time.monotonic()
-
-    def __exit__(self, *_: object) -> None:
-        self.seconds += time.monotonic() - self._started
-        with atomic_write(self._path) as file:
-            file.write(json.dumps(self.seconds).encode())
 
 
 def _started(order: Order, corpus: Corpus, work: Path) -> LanguageModel:
@@ -262,6 +241,7 @@ def _compressed(order: Order, corpus: Corpus, work: Path, model: LanguageModel) 
         order.seed,
         observer=lambda: ProgressObserver(f"{order.label}: recover"),
         folder=lambda: work / f"recovery-{next(number)}",
+        validation_text=text("valid"),
     )
     calibration = text("train")(model.vocabulary)[:CALIBRATION_TOKENS]
     context = Context(source=teachers or None, recover=recover, calibration=calibration)

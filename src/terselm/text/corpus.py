@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -99,6 +100,21 @@ class Corpus:
             If the file cannot be read, is binary or not UTF-8.
         """
         return sum(len(line) + 1 for line in self.lines(split))
+
+    def digest(self) -> str:
+        """Return 16 hex digits that change with any line of any split.
+
+        Raises
+        ------
+        TerselmError
+            If a file cannot be read, is binary or not UTF-8.
+        """
+        digest = hashlib.sha256()
+        for split in self.splits:
+            digest.update(f"{split}\n\n".encode())
+            for line in self.lines(split):
+                digest.update(line.encode() + b"\n")
+        return digest.hexdigest()[:16]
 
 
 def open_corpus(where: str | Path) -> Corpus:
