@@ -30,6 +30,7 @@ native-test: $(VENV)/.dev native ## test the C library, plain and with sanitizer
 	$(MAKE) -C native size test example
 	$(MAKE) -C native SANITIZE=address,undefined test
 	$(MAKE) -C native SANITIZE=thread test
+	$(BIN)/python -m pytest native/tests/test_kernels_layout.py
 	$(MAKE) -C native soak
 
 native-targets: native-test ## the same on ARM and WebAssembly, a microcontroller, and fuzzing

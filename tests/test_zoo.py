@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 
 from terselm import zoo
 from terselm.errors import TerselmError, UsageError
+from terselm.evaluate.native import evaluate_file
 from terselm.experiments.experiment import key_of
 from terselm.experiments.suite import find_suite, load_suite, suite_roots
-from terselm.models.checkpoint import save
+from terselm.models.checkpoint import load, save
 from terselm.models.config import ModelConfig
 from terselm.models.language_model import LanguageModel
 from terselm.pipeline.fingerprint import digest_of
 from terselm.runtime.model import Model
 from terselm.text.characters import CharacterVocabulary
+from terselm.text.corpus import open_corpus
+from tests.runtime.reference import reference_log_probabilities
 from tests.tiny import make_model
 
 
@@ -98,6 +102,29 @@ def test_the_real_zoo_is_what_its_results_say():
         assert result["key"] == key_of(result["name"], result["seed"], suite)
         predictions = Model(entry.model).predict("", 5)
         assert len(predictions) == 5 and 0 < sum(share for _, share in predictions) <= 1
+
+
+@pytest.mark.parametrize("entry", zoo.entries(), ids=lambda entry: entry.name)
+def test_the_real_models_say_what_torch_says(entry: zoo.Entry):
+    model = load(entry.model)
+    first, words = model.vocabulary.start_id, len(model.vocabulary)
+    tokens = [first, *np.random.default_rng(0).integers(words, size=40).tolist()]
+    expected = reference_log_probabilities(model, tokens).numpy()
+    native = Model(entry.model)
+    state = native.state()
+    state.clear()
+    far = []
+    for token, row in zip(tokens, expected, strict=True):
+        native.step(state, token)
+        far.append(np.abs(native.log_probabilities(state) - row).max())
+    # Where an input lies between two numbers of 8 bits, the two may round to either.
+    assert np.median(far) < 1e-4 and max(far) < 0.1
+
+
+def test_a_real_model_has_the_perplexity_that_its_result_says(ptb_folder: Path):
+    entry = zoo.usual()
+    found = evaluate_file(entry.model, open_corpus(ptb_folder), "valid").perplexity
+    assert found == pytest.approx(entry.result["valid"]["perplexity"], rel=1e-4)
 
 
 def test_the_smallest_of_words_is_taken_where_none_is_named(root: Path):

@@ -15,6 +15,7 @@ from terselm.compress.statistics import collect
 from terselm.compress.uniform import second_moment_of
 from terselm.errors import UsageError
 from terselm.linear.quantized import Quantized
+from terselm.models.language_model import LanguageModel
 from tests.tiny import WORDS, make_model
 
 CALIBRATION = np.random.default_rng(0).integers(len(WORDS), size=32 * 40).astype(np.uint16)
@@ -120,3 +121,38 @@ def test_calibration_text_is_needed():
         options = {"bytes": 10_000} if method == "mixed_bits" else {}
         with pytest.raises(UsageError, match="needs calibration text"):
             compress(make_model("lstm"), Recipe.from_list([{"method": method, **options}]))
+
+
+def output_error(model: LanguageModel, small: LanguageModel, name: str) -> float:
+    """E ‖(W - V) x‖² of a matrix that reads word vectors, on the calibration text."""
+    x = model.embedding.rows(torch.from_numpy(CALIBRATION.astype(np.int64))).double()
+    difference = model.weights()[name].dense() - small.weights()[name].dense()
+    return (x @ difference.double().T).square().sum(-1).mean().item()
+
+
+@pytest.mark.parametrize("bits", [4, 3, 2])
+def test_each_step_up_in_knowledge_lowers_the_error(bits: int):
+    model, name = make_model("lstm"), "cells.0.weight_ih"
+    with torch.no_grad():  # inputs that differ in size
+        model.weights()["embedding"].weight[:, ::3] *= 4
+    errors = []
+    for method in ("quantize", "activation_aware", "gptq"):
+        item = {"method": method, "bits": bits, "group": "row", "weights": name}
+        small = compress(model, Recipe.from_list([item]), CONTEXT).model
+        errors.append(output_error(model, small, name))
+    assert errors[1] < 0.95 * errors[0]
+    assert errors[2] < 0.95 * errors[1]
+
+
+@pytest.mark.parametrize("option", [{"act_order": True}, {"damping": 0.5}, {"sweeps": 0}])
+def test_options_of_gptq_reach_the_codes(option: dict[str, object]):
+    model = make_model("lstm")
+
+    def codes(**options: object) -> torch.Tensor:
+        item = {"method": "gptq", "bits": 3, "group": "row", "weights": "output", **options}
+        op = compress(model, Recipe.from_list([item]), CONTEXT).model.weights()["output"]
+        assert isinstance(op, Quantized)
+        return op.codes
+
+    assert torch.equal(codes(), codes())
+    assert not torch.equal(codes(), codes(**option))

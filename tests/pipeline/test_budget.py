@@ -78,6 +78,20 @@ def test_what_cannot_be_is_refused(values: dict[str, str], said: str):
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("limit", "value"),
+    [("size", 40_000_000), ("latency", 1_000), ("memory", 40_500_000), ("perplexity", 50)],
+)
+def test_each_limit_counts(limit: str, value: float):
+    limits = Limits(**{limit: value})
+    assert limits.excess(SOURCE) == pytest.approx(2.0)
+    assert limits.cost_excess(SOURCE) == pytest.approx(0.0 if limit == "perplexity" else 2.0)
+    (said,) = limits.missed(SOURCE)
+    assert said.startswith(limit)
+    kept = Limits(**{limit: 2 * value})
+    assert kept.excess(SOURCE) == pytest.approx(1.0) and kept.missed(SOURCE) == []
+
+
 def test_excess_is_the_worst_factor():
     limits = Limits(size=40_000_000, perplexity=80)
     assert limits.excess(SOURCE) == pytest.approx(2.0)

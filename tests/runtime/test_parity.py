@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from terselm.errors import UsageError
+from terselm.evaluate.cost import inspect
 from terselm.linear.base import LinearOp
 from terselm.models.checkpoint import load, save
 from terselm.models.language_model import LanguageModel
@@ -85,6 +86,16 @@ def tamed(op: LinearOp) -> LinearOp:
 @pytest.mark.parametrize("form", FORM_BUILDERS)
 def test_every_form_in_every_cell(form: str, cell: str, tmp_path: Path) -> None:
     check(with_form(form, cell), tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("form", FORM_BUILDERS)
+def test_a_token_reads_the_bytes_that_python_counts(form: str, tmp_path: Path) -> None:
+    """Latency is planned by them."""
+    path = tmp_path / "model.safetensors"
+    save(with_form(form, "lstm"), path)
+    counted = inspect(load(path))
+    row = next(part.bytes_read for part in counted.weights if part.name == "embedding")
+    assert Model(path).describe().read_bytes == counted.bytes_read - row
 
 
 def test_kernels_that_the_machine_lacks(tmp_path: Path) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 
 from terselm.train.config import make_training_config
 from terselm.train.optimizers import ScheduledOptimizer
+from terselm.train.windows import Windows
+from tests.tiny import make_model
+from tests.train.tiny_run import SETTINGS, text, train
 
 
 @pytest.mark.parametrize(
@@ -39,3 +45,86 @@ def test_the_cosine_ends_with_the_epochs_or_with_the_time():
     assert stepped.scheduled_rate(1, 0.0, limit_used=0.5) == pytest.approx(first / 2)
     assert stepped.scheduled_rate(2, 1.0, limit_used=0.1) == pytest.approx(0, abs=1e-9)
     assert stepped.scheduled_rate(1, 0.1, limit_used=1.2) == pytest.approx(0, abs=1e-9)
+
+
+STEPS = 5
+RATE, DECAY, MOMENTUM = 0.02, 0.1, 0.7
+
+
+def sgd_by_hand(weight: np.ndarray, gradients: list[np.ndarray]) -> np.ndarray:
+    """Momentum without damping, decay as part of the gradient (torch.optim.SGD's rule)."""
+    velocity = np.zeros_like(weight)
+    for gradient in gradients:
+        velocity = MOMENTUM * velocity + gradient + DECAY * weight
+        weight = weight - RATE * velocity
+    return weight
+
+
+def adam_by_hand(weight: np.ndarray, gradients: list[np.ndarray], decoupled: bool) -> np.ndarray:
+    """Kingma and Ba 2015, algorithm 1; decoupled: Loshchilov and Hutter 2019, algorithm 2."""
+    first, second = np.zeros_like(weight), np.zeros_like(weight)
+    for number, raw in enumerate(gradients, start=1):
+        gradient = raw if decoupled else raw + DECAY * weight
+        first = 0.9 * first + 0.1 * gradient
+        second = 0.999 * second + 0.001 * gradient**2
+        change = first / (1 - 0.9**number) / (np.sqrt(second / (1 - 0.999**number)) + 1e-8)
+        weight = weight - RATE * (change + (DECAY * weight if decoupled else 0))
+    return weight
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_steps_are_those_of_the_formula(optimizer: str):
+    draw = np.random.default_rng(0)
+    start, *gradients = draw.normal(size=(1 + STEPS, 3, 4))
+    settings: dict[str, Any] = {"learning_rate": RATE, "weight_decay": DECAY}
+    if optimizer == "sgd":
+        settings["momentum"] = MOMENTUM
+        expected = sgd_by_hand(start, gradients)
+    else:
+        expected = adam_by_hand(start, gradients, decoupled=optimizer == "adamw")
+    parameter = torch.nn.Parameter(torch.tensor(start, dtype=torch.float32))
+    config = make_training_config({"optimizer": optimizer, "schedule": "constant", **settings})
+    stepped = ScheduledOptimizer([parameter], config)
+    for gradient in gradients:
+        parameter.grad = torch.tensor(gradient, dtype=torch.float32)
+        stepped.step(1, 0.0)
+    assert np.allclose(parameter.detach().numpy(), expected, atol=1e-6)
+
+
+def test_a_shorter_window_takes_a_shorter_step():
+    config = make_training_config({"optimizer": "sgd", "learning_rate": 2.0})
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    stepped = ScheduledOptimizer([parameter], config)
+    parameter.grad = torch.ones(2)
+    stepped.step(1, 0.0, 0.25)
+    assert torch.equal(parameter.detach(), torch.full((2,), -0.5))
+
+
+def test_random_windows_scale_the_rate_by_their_length(monkeypatch):
+    scales: list[float] = []
+    step = ScheduledOptimizer.step
+
+    def recorded(self: ScheduledOptimizer, epoch: int, done: float, scale: float, used: float):
+        scales.append(scale)
+        step(self, epoch, done, scale, used)
+
+    monkeypatch.setattr(ScheduledOptimizer, "step", recorded)
+    settings = {"epochs": 2, "random_window": True}
+    train(None, settings)
+    config = make_training_config({**SETTINGS, **settings})
+    windows = Windows(text(), make_model("lstm").vocabulary.start_id, config)
+    lengths = [len(inputs) for epoch in (1, 2) for inputs, _ in windows.epoch(epoch)]
+    assert scales == [length / SETTINGS["window"] for length in lengths]
+    assert len(set(scales)) > 3
+
+
+def test_the_switch_takes_the_rate_of_sgd():
+    settings = {
+        "optimizer": "adam_then_sgd",
+        "learning_rate": 0.003,
+        "sgd_learning_rate": 2.0,
+        "switch_after": 1,
+        "schedule": "constant",
+    }
+    rates = [record.learning_rate for record in train(None, settings).history]
+    assert rates == [0.003, 2.0, 2.0]

@@ -84,9 +84,21 @@ def test_every_loss(settings: dict[str, object]):
     assert_near(make_model("lstm"), **settings)
 
 
-def test_automatic_is_one_of_both():
-    assert resolved("auto", CPU) in ("float32", "bfloat16")
+@pytest.mark.parametrize("has", [(), ("avx512_bf16",), ("amx_tile",), ("avx512_bf16", "amx_tile")])
+def test_automatic_is_what_the_processor_multiplies(has: tuple[str, ...], monkeypatch):
+    for name in ("avx512_bf16", "amx_tile"):
+        monkeypatch.setattr(
+            torch.cpu, f"_is_{name}_supported", lambda name=name: name in has, raising=False
+        )
+    assert resolved("auto", CPU) == ("bfloat16" if has else "float32")
+    assert resolved("float32", CPU) == "float32"
     assert resolved("bfloat16", CPU) == "bfloat16"
+
+
+def test_automatic_with_a_torch_that_does_not_tell(monkeypatch):
+    for name in ("avx512_bf16", "amx_tile"):
+        monkeypatch.delattr(torch.cpu, f"_is_{name}_supported", raising=False)
+    assert resolved("auto", CPU) == "float32"
 
 
 def test_the_result_says_what_automatic_came_to():
