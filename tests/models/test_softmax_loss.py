@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from terselm.models.softmax_loss import ROWS, Lesson, loss_of_scores, softmax_loss
+from terselm.models.softmax_loss import ROWS, Lesson, Scores, loss_of_scores, softmax_loss
 
 WORDS, SIZE = 33, 7
 COUNTS = (1, ROWS, 3 * ROWS - 5)
@@ -19,24 +19,35 @@ def arguments(count: int, dtype: torch.dtype = torch.float64) -> tuple[list[Tens
     return given, torch.randint(WORDS, (count,))
 
 
-def lesson_for(count: int, teachers: int = 1) -> Lesson:
-    scores = (torch.randn(count, WORDS, dtype=torch.float64) for _ in range(teachers))
-    return Lesson(tuple(scores), weight=0.3, temperature=2.0)
+def lesson_for(count: int, teachers: int = 1, temperature: float = 2.0) -> Lesson:
+    """Teachers whose bias is apart, but for the first one."""
+    shape = {"dtype": torch.float64}
+    scores = (
+        Scores(torch.randn(count, WORDS, **shape), torch.randn(WORDS, **shape) if number else None)
+        for number in range(teachers)
+    )
+    return Lesson(tuple(scores), weight=0.3, temperature=temperature)
 
 
 @pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("teachers", [0, 1, 3])
-def test_loss_and_gradients_by_torch(count: int, teachers: int):
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_loss_and_gradients_by_torch(count: int, teachers: int, temperature: float):
     given, targets = arguments(count)
-    lesson = lesson_for(count, teachers) if teachers else None
+    lesson = lesson_for(count, teachers, temperature) if teachers else None
     loss, nll = softmax_loss(*given, targets, lesson)
     features, weight, bias = given
     scores = features @ weight.t() + bias
     plain = expected = nn.functional.cross_entropy(scores, targets)
     if lesson is not None:
-        likely = sum(torch.softmax(each / 2, 1) for each in lesson.scores) / teachers
-        far = nn.functional.kl_div(torch.log_softmax(scores / 2, 1), likely, reduction="sum")
-        expected = 0.7 * plain + 0.3 * 4 * far / count
+        whole = [
+            each.products if each.bias is None else each.products + each.bias
+            for each in lesson.scores
+        ]
+        likely = sum(torch.softmax(each / temperature, 1) for each in whole) / teachers
+        found = torch.log_softmax(scores / temperature, 1)
+        far = nn.functional.kl_div(found, likely, reduction="sum")
+        expected = 0.7 * plain + 0.3 * temperature**2 * far / count
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(nll, plain)
     assert not nll.requires_grad
@@ -46,9 +57,10 @@ def test_loss_and_gradients_by_torch(count: int, teachers: int):
 
 
 @pytest.mark.parametrize("teachers", [1, 3])
-def test_step_by_step_it_is_the_same(teachers: int):
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_step_by_step_it_is_the_same(teachers: int, temperature: float):
     (features, weight, bias), targets = arguments(20, torch.float32)
-    lesson = lesson_for(20, teachers)
+    lesson = lesson_for(20, teachers, temperature)
     found = softmax_loss(features, weight, bias, targets, lesson)
     expected = loss_of_scores(features @ weight.t() + bias, targets, lesson)
     torch.testing.assert_close(found, expected)
@@ -58,7 +70,8 @@ def test_what_a_teacher_holds_for_impossible_counts_nothing():
     given, targets = arguments(2, torch.float32)
     scores = torch.zeros(2, WORDS)
     scores[:, 3] = -1e6
-    loss, _ = softmax_loss(*given, targets, Lesson((scores,), weight=1.0, temperature=1.0))
+    lesson = Lesson((Scores(scores),), weight=1.0, temperature=1.0)
+    loss, _ = softmax_loss(*given, targets, lesson)
     assert torch.isfinite(loss)
     assert all(torch.isfinite(each).all() for each in torch.autograd.grad(loss, given))
 

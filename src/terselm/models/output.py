@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from terselm.linear.base import LinearOp
 from terselm.linear.dense import Dense
-from terselm.models.softmax_loss import Lesson, loss_of_scores, softmax_loss
+from terselm.models.softmax_loss import Lesson, Scores, loss_of_scores, softmax_loss
 from terselm.registry import Registry
 
 if TYPE_CHECKING:
@@ -75,6 +75,10 @@ class OutputLayer(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """Return scores [..., vocabulary] for hidden [..., size]; their softmax is the result."""
         raise NotImplementedError
+
+    def scores(self, hidden: Tensor) -> Scores:
+        """Return what `logits` does, token after token, to be read in parts."""
+        return Scores(self.logits(hidden).flatten(0, -2))
 
     def log_probabilities(self, hidden: Tensor) -> Tensor:
         """Return natural-log probabilities [..., vocabulary]."""
@@ -181,6 +185,10 @@ class FullSoftmax(OutputLayer):
     def logits(self, hidden: Tensor) -> Tensor:
         """Return unnormalized scores [..., vocabulary] for hidden [..., size]."""
         return self.weight(self.features(hidden)) + self.bias
+
+    def scores(self, hidden: Tensor) -> Scores:
+        """Return the same, token after token, with the bias apart."""
+        return Scores(self.weight(self.features(hidden)).flatten(0, -2), self.bias)
 
     def log_probabilities(self, hidden: Tensor) -> Tensor:
         """Return natural-log probabilities [..., vocabulary]."""

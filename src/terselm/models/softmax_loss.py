@@ -17,20 +17,42 @@ ROWS = 16
 
 
 @dataclass(frozen=True)
+class Scores:
+    """Scores of every word, whose bias is added when they are read, not to all of them at once.
+
+    Attributes
+    ----------
+    products : Tensor
+        [tokens, vocabulary].
+    bias : Tensor or None
+        [vocabulary].
+    """
+
+    products: Tensor
+    bias: Tensor | None = None
+
+    def read(self, rows: slice, temperature: float, dtype: torch.dtype) -> Tensor:
+        """Return the scores of some tokens over the temperature [rows, vocabulary]."""
+        scores = self.products[rows].to(dtype)
+        if self.bias is not None:
+            scores = scores + self.bias.to(dtype)
+        return scores if temperature == 1.0 else scores / temperature
+
+
+@dataclass(frozen=True)
 class Lesson:
     """What teachers say of the next word.
 
     Attributes
     ----------
-    scores : tuple of Tensor
-        [tokens, vocabulary] each, unnormalized, one a teacher. The distribution to learn is the
-        mean of theirs.
+    scores : tuple of Scores
+        Unnormalized, one a teacher. The distribution to learn is the mean of theirs.
     weight : float
         Share of the teachers in the loss.
     temperature : float
     """
 
-    scores: tuple[Tensor, ...]
+    scores: tuple[Scores, ...]
     weight: float
     temperature: float
 
@@ -86,7 +108,7 @@ def loss_of_scores(scores: Tensor, targets: Tensor, lesson: Lesson) -> tuple[Ten
 def _mean_log_softmax(lesson: Lesson, temperature: float) -> Tensor:
     """Return the logarithm of the mean distribution of the teachers, float32."""
     each = [
-        torch.log_softmax(scores / temperature, dim=-1, dtype=torch.float32)
+        torch.log_softmax(scores.read(slice(None), temperature, torch.float32), dim=-1)
         for scores in lesson.scores
     ]
     return torch.stack(each).logsumexp(0) - math.log(len(each))
@@ -170,12 +192,21 @@ def _taught(
     share, temperature = lesson.weight, lesson.temperature
     nats, gradient = _cross_entropy(scores, targets)
     likely = _mean_softmax(lesson, rows, scores.dtype)
+    own = (likely * likely.clamp_min(torch.finfo(likely.dtype).tiny).log()).sum()
+    # Below: the logarithm of a softmax is its scores less that of their sum, and the sum of likely
+    # is 1, so that no logarithm of every word is needed.
+    if temperature == 1.0:
+        # The softmax is in the gradient already, less 1 at the targets.
+        index = targets.unsqueeze(1)
+        log_sum = nats + scores.gather(1, index).sum()
+        far = own - torch.linalg.vecdot(likely, scores).sum() + log_sum
+        gradient.sub_(likely, alpha=share)
+        gradient.scatter_add_(1, index, gradient.new_full(index.shape, share))
+        return nats, far, gradient
     soft = scores / temperature
     found = torch.softmax(soft, 1)
-    # log(found) is soft less this, and the sum of likely is 1: no logarithm of every word.
-    log_sum = soft.amax(1) - found.amax(1).log()
-    own = likely * likely.clamp_min(torch.finfo(likely.dtype).tiny).log()
-    far = own.sum() - torch.linalg.vecdot(likely, soft).sum() + log_sum.sum()
+    log_sum = (soft.amax(1) - found.amax(1).log()).sum()
+    far = own - torch.linalg.vecdot(likely, soft).sum() + log_sum
     # T² from the loss, 1 / T from the scores' division.
     gradient.mul_(1 - share).add_(found.sub_(likely), alpha=share * temperature)
     return nats, far, gradient
@@ -184,7 +215,7 @@ def _taught(
 def _mean_softmax(lesson: Lesson, rows: slice, dtype: torch.dtype) -> Tensor:
     """Return the mean distribution of the teachers for some tokens [rows, vocabulary]."""
     first, *others = (
-        torch.softmax(scores[rows].to(dtype) / lesson.temperature, 1) for scores in lesson.scores
+        torch.softmax(scores.read(rows, lesson.temperature, dtype), 1) for scores in lesson.scores
     )
     for each in others:
         first += each

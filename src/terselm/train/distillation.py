@@ -98,7 +98,7 @@ class Distillation:
     @torch.no_grad()
     def _lesson(self, taught: Sequence[Hidden]) -> Lesson:
         scores = tuple(
-            each.output.logits(hidden.output).flatten(0, -2)
+            each.output.scores(hidden.output)
             for each, hidden in zip(self.teachers, taught, strict=True)
         )
         return Lesson(scores, self.weight, self.temperature)
