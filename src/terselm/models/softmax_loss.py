@@ -33,10 +33,10 @@ class Scores:
 
     def read(self, rows: slice, temperature: float, dtype: torch.dtype) -> Tensor:
         """Return the scores of some tokens over the temperature [rows, vocabulary]."""
-        scores = self.products[rows].to(dtype)
+        scores = self.products[rows].to(dtype, copy=True)
         if self.bias is not None:
-            scores = scores + self.bias.to(dtype)
-        return scores if temperature == 1.0 else scores / temperature
+            scores += self.bias.to(dtype)
+        return scores if temperature == 1.0 else scores.div_(temperature)
 
 
 @dataclass(frozen=True)
@@ -191,32 +191,44 @@ def _taught(
     """Return the sums of negative log-likelihood and divergence, and the loss's gradient."""
     share, temperature = lesson.weight, lesson.temperature
     nats, gradient = _cross_entropy(scores, targets)
-    likely = _mean_softmax(lesson, rows, scores.dtype)
-    own = (likely * likely.clamp_min(torch.finfo(likely.dtype).tiny).log()).sum()
+    likely, own = _mean_softmax(lesson, rows, scores.dtype)
     # Below: the logarithm of a softmax is its scores less that of their sum, and the sum of likely
     # is 1, so that no logarithm of every word is needed.
     if temperature == 1.0:
         # The softmax is in the gradient already, less 1 at the targets.
         index = targets.unsqueeze(1)
-        log_sum = nats + scores.gather(1, index).sum()
-        far = own - torch.linalg.vecdot(likely, scores).sum() + log_sum
+        far = own - _dot(likely, scores) + nats + scores.gather(1, index).sum()
         gradient.sub_(likely, alpha=share)
         gradient.scatter_add_(1, index, gradient.new_full(index.shape, share))
         return nats, far, gradient
     soft = scores / temperature
     found = torch.softmax(soft, 1)
-    log_sum = (soft.amax(1) - found.amax(1).log()).sum()
-    far = own - torch.linalg.vecdot(likely, soft).sum() + log_sum
+    far = own - _dot(likely, soft) + _log_sums(soft, found)
     # T² from the loss, 1 / T from the scores' division.
     gradient.mul_(1 - share).add_(found.sub_(likely), alpha=share * temperature)
     return nats, far, gradient
 
 
-def _mean_softmax(lesson: Lesson, rows: slice, dtype: torch.dtype) -> Tensor:
-    """Return the mean distribution of the teachers for some tokens [rows, vocabulary]."""
-    first, *others = (
-        torch.softmax(scores.read(rows, lesson.temperature, dtype), 1) for scores in lesson.scores
-    )
+def _mean_softmax(lesson: Lesson, rows: slice, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return the mean distribution of the teachers for some tokens [rows, vocabulary].
+
+    And Σ q log q of it over rows and words, a scalar.
+    """
+    first, *others = (scores.read(rows, lesson.temperature, dtype) for scores in lesson.scores)
+    likely = torch.softmax(first, 1)
+    if not others:
+        return likely, _dot(likely, first) - _log_sums(first, likely)
     for each in others:
-        first += each
-    return first.div_(len(lesson.scores)) if others else first
+        likely += torch.softmax(each, 1)
+    likely /= len(lesson.scores)
+    return likely, _dot(likely, likely.clamp_min(torch.finfo(likely.dtype).tiny).log_())
+
+
+def _log_sums(scores: Tensor, softmax: Tensor) -> Tensor:
+    """Return the sum over the rows of log Σ exp(scores); the greatest share is exp(0) over it."""
+    return (scores.amax(1) - softmax.amax(1).log()).sum()
+
+
+def _dot(one: Tensor, other: Tensor) -> Tensor:
+    """Return Σ one · other, without a product of every word in memory."""
+    return torch.dot(one.flatten(), other.flatten())
