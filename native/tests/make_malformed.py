@@ -17,6 +17,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from good_previews import add_previews
 from malformed_vocabularies import add_vocabularies
 from malformed_work import add_work
 from model_file import File, Manifest
@@ -384,6 +385,7 @@ def main() -> None:
     add_bad_forms(manifest)
     add_vocabularies(manifest)
     add_work(manifest)
+    add_previews(manifest)
     manifest.close()
     print(f"{len(manifest.lines)} files in {manifest.folder}")
 

@@ -79,8 +79,8 @@ static inline uint32_t size_of(const tlm_model *model)
 
 typedef void on_model(const tlm_model *model, const char *name);
 
-/* Open every good file of the manifest. */
-static inline void for_each_model(const char *folder, on_model *call)
+/* Open every good file of the manifest; returns how many there are. */
+static inline unsigned for_each_model(const char *folder, on_model *call)
 {
     char path[1024], line[512];
     unsigned files = 0;
@@ -88,7 +88,7 @@ static inline void for_each_model(const char *folder, on_model *call)
     FILE *manifest = fopen(path, "r");
     if (manifest == NULL) {
         printf("SKIPPED: there is no %s; run `make files`\n", path);
-        return;
+        return 0;
     }
     while (fgets(line, sizeof line, manifest) != NULL) {
         line[strcspn(line, "\t\n")] = '\0';
@@ -102,6 +102,7 @@ static inline void for_each_model(const char *folder, on_model *call)
     }
     fclose(manifest);
     printf("%u models\n", files);
+    return files;
 }
 
 static inline int end_of_test(void)

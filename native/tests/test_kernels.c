@@ -327,57 +327,6 @@ static void test_sparse(uint32_t rows, uint32_t columns)
             }
 }
 
-static void test_functions(void)
-{
-    enum { N = 40001 };
-    static float in[N], out[N];
-    for (int i = 0; i < set_count; i++) {
-        double worst_sigmoid = 0, worst_tanh = 0, worst_exp = 0;
-        for (int scale = 0; scale < 3; scale++) {
-            for (int k = 0; k < N; k++)
-                in[k] = (float)(k - N / 2) * (scale == 0 ? 4e-3f : scale == 1 ? 1e-3f : 3e-5f);
-            memcpy(out, in, sizeof in);
-            sets[i]->sigmoid(out, N);
-            for (int k = 0; k < N; k++)
-                worst_sigmoid = fmax(worst_sigmoid, fabs((double)out[k] * (1 + exp(-(double)in[k])) - 1));
-            memcpy(out, in, sizeof in);
-            sets[i]->tanh(out, N);
-            for (int k = 0; k < N; k++)
-                if (in[k] != 0)
-                    worst_tanh = fmax(worst_tanh, fabs((double)out[k] / tanh((double)in[k]) - 1));
-            for (int k = 0; k < N; k++)
-                worst_exp = fmax(worst_exp, fabs((double)sets[i]->sum_exp(in + k, 1, 0) / exp((double)in[k]) - 1));
-        }
-        printf("%s: relative errors sigmoid %.2g, tanh %.2g, exp %.2g\n", sets[i]->name,
-               worst_sigmoid, worst_tanh, worst_exp);
-        expect(worst_sigmoid < 1e-6 && worst_tanh < 1e-6 && worst_exp < 1e-6, "functions",
-               sets[i]->name, 0, 0, 0);
-        for (uint32_t n = 0; n < 100; n++) {
-            float *some = fresh(n * sizeof *some), most = -INFINITY;
-            int8_t *rounded = fresh(2 * up(n, 64) + 1), *other = rounded + up(n, 64);
-            double sum = 0;
-            for (uint32_t k = 0; k < n; k++) {
-                some[k] = 5 * draw_float();
-                most = fmaxf(most, some[k]);
-                sum += exp((double)(some[k] - 3));
-            }
-            float scale, same;
-            sets[0]->round_input(some, n, rounded, &scale);
-            sets[i]->round_input(some, n, other, &same);
-            expect(scale == same && memcmp(rounded, other, up(n, 64)) == 0, "round_input",
-                   sets[i]->name, 0, n, 0);
-            for (uint32_t k = 0; k < n; k++)
-                expect(rounded[k] == (int8_t)rint((double)(some[k] / scale)), "rounding", "portable", 0, n, k);
-            expect(sets[i]->max(some, n) == most, "max", sets[i]->name, 0, n, 0);
-            expect(fabs((double)sets[i]->sum_exp(some, n, 3) - sum) <= 1e-6 * sum, "sum_exp",
-                   sets[i]->name, 0, n, 0);
-            sets[i]->sigmoid(some, n);
-            sets[i]->tanh(some, n);
-            free_all();
-        }
-    }
-}
-
 int main(void)
 {
     static const char *const NAMES[] = {"portable", "avx2", "avx512vnni", "neon", "neondot", "wasm"};
@@ -386,7 +335,6 @@ int main(void)
             set_count++;
     expect(tlm_kernels_named("none") == NULL && tlm_kernels_best() != NULL, "names", "", 0, 0, 0);
     printf("best: %s\n", tlm_kernels_best()->name);
-    test_functions();
     for (int r = 0; r < SHAPES; r++)
         for (int c = 0; c < SHAPES; c++) {
             test_quantized(ROWS[r], COLUMNS[c]);

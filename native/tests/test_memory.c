@@ -17,6 +17,7 @@ void *__wrap_calloc(size_t count, size_t size);
 void *__wrap_realloc(void *block, size_t size);
 void __wrap_free(void *block);
 
+static unsigned previews; /* contexts that have one */
 static long calls, blocks; /* calls that take or free; blocks not yet freed */
 static long refuse_after = -1; /* calls that take until one finds no memory; -1: all find it */
 
@@ -89,6 +90,7 @@ static void test_calls(const tlm_model *model, const char *name)
     const tlm_options options = {.preview = 2};
     if (tlm_context_open(model, &options, &context) == TLM_OK) {
         const long opened = calls;
+        previews += tlm_context_preview(context) == 2;
         tlm_top(context, state, "w", 1, tokens, 2, 3, top, found);
         tlm_top(context, state, NULL, 0, NULL, 0, 3, top, found);
         check(calls == opened, "%s: %ld calls for memory with a preview", name, calls - opened);
@@ -156,7 +158,8 @@ static void test_soak(const char *folder, unsigned long steps)
 int main(int argc, char **argv)
 {
     if (argc > 1) {
-        for_each_model(argv[1], test_calls);
+        if (for_each_model(argv[1], test_calls) > 0)
+            check(previews > 3, "%u previews are made", previews);
         test_no_memory(argv[1], "good-lstm");
         test_no_memory(argv[1], "good-vocabulary-bpe");
         test_no_memory(argv[1], "good-vocabulary-words-order");

@@ -206,7 +206,8 @@ static void test_file(const char *path, const char *name, int status, const char
     tlm_close(model);
     found = tlm_open_file(path, &model, again, sizeof again);
     check((int)found == status && strcmp(message, again) == 0, "%s by path: %s", name, again);
-    if (found == TLM_OK && strstr(name, "vocabulary") == NULL && strstr(name, "work") == NULL) {
+    if (found == TLM_OK && strstr(name, "vocabulary") == NULL && strstr(name, "work") == NULL &&
+        strstr(name, "preview") == NULL) {
         tlm_description about;
         check(tlm_describe(model, &about) == TLM_OK && about.file_bytes == file.size &&
                   about.vocabulary_size == 37 && about.hidden[0] == 20 && about.format == 1 &&
@@ -311,7 +312,8 @@ static void test_files(const char *folder)
         words[1 + strcspn(words + 1, "\n")] = '\0';
         snprintf(path, sizeof path, "%s/%s", folder, line);
         test_file(path, line, atoi(status + 1), words + 1);
-        if (strcmp(status + 1, "0") == 0) {
+        /* The files for previews are large, and their forms are those of others. */
+        if (strcmp(status + 1, "0") == 0 && strstr(line, "preview") == NULL) {
             test_mutations(path, &state);
         }
         files++;
