@@ -15,7 +15,7 @@ import pytest
 
 from terselm.evaluate.native import evaluate_file
 from terselm.experiments.experiment import Experiment
-from terselm.experiments.schedule import jobs_that_fit
+from terselm.experiments.schedule import Plan, _runs, jobs_that_fit
 from terselm.models.checkpoint import load
 from terselm.text.corpus import open_corpus
 from tests.experiments.conftest import TRAIN, WriteSuite
@@ -98,7 +98,8 @@ def test_runs_everything_once(tmp_path: Path, corpus: Path, write_suite: WriteSu
 
 
 def test_other_text_is_learned_anew(tmp_path: Path, corpus: Path, write_suite: WriteSuite):
-    folder, out = write_suite({"dense": SUITE["dense"], "small": SUITE["small"]}), tmp_path / "out"
+    small = {"start": "dense", "compress": SUITE["small"]["compress"][2:]}
+    folder, out = write_suite({"dense": {"train": TRAIN}, "small": small}), tmp_path / "out"
     assert reproduce(folder, out, corpus).returncode == 0
     first = results(out)
     train = corpus / "train.txt"
@@ -206,21 +207,22 @@ def test_only_some_seeds(tmp_path: Path, corpus: Path, write_suite: WriteSuite):
     assert done.returncode == 0, done.stderr
     # And what they need, with the seed that they need it with.
     assert set(results(out)) == {"dense-seed-1", "taught-seed-1"}
-    many = {
-        "dense": {"train": TRAIN, "seeds": [0, 1]},
-        "fixed": {**SUITE["taught"], "teacher_seed": 0},
-    }
-    folder, out = write_suite(many), tmp_path / "many"
-    (folder / "small.yaml").unlink()
-    (folder / "taught.yaml").unlink()
-    wrong = reproduce(folder, out, corpus, "--rows", "fixed", "--seeds", "2")
-    assert wrong.returncode == 2 and "no row has seed 2" in wrong.stderr
-    assert reproduce(folder, out, corpus, "--rows", "fixed", "--seeds", "1").returncode == 0
-    assert set(results(out)) == {"dense", "fixed-seed-1"}
-    folder = write_suite(SUITE)
     for seeds, words in (("1,7", "no row has seed 7; they have 0, 1"), ("one", "not 'one'")):
         wrong = reproduce(folder, out, corpus, "--seeds", seeds)
         assert wrong.returncode == 2 and words in wrong.stderr
+
+
+def test_needed_rows_are_run_with_the_seeds_that_they_are_needed_with(tmp_path: Path):
+    many = Experiment(title="many", train=TRAIN, seeds=[0, 1])
+    fixed = Experiment(title="fixed", train=TRAIN, teacher="many", teacher_seed=0, seeds=[0, 1])
+    suite = {"many": many, "fixed": fixed}
+
+    def runs(rows: list[str], seeds: frozenset[int] | None) -> list[tuple[str, int]]:
+        return _runs(Plan(suite, rows, tmp_path, "ptb", "cpu", 1, seeds))
+
+    assert runs(["fixed"], None) == [("many", 0), ("fixed", 0), ("fixed", 1)]
+    assert runs(["fixed"], frozenset([1])) == [("many", 0), ("fixed", 1)]
+    assert runs(["many", "fixed"], frozenset([1])) == [("many", 0), ("many", 1), ("fixed", 1)]
 
 
 def test_an_interrupted_run_goes_on(tmp_path: Path, corpus: Path, write_suite: WriteSuite):

@@ -48,7 +48,7 @@ def test_two_processes(tmp_path):
             assert torch.equal(value, first["whole"][weight]), f"{weight} differs by a resume"
         assert first["perplexity"] == second["perplexity"]
         files = sorted(path.name for path in (tmp_path / name).iterdir())
-        assert files == ["checkpoint.pt", "metrics.jsonl"]
+        assert files == ["checkpoint.pt", "lock", "metrics.jsonl"]
         lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
         assert sum('"valid_perplexity"' in line for line in lines) == 3
     # The same streams, half of them in each process: the same gradients, but for rounding.
