@@ -44,9 +44,9 @@ HEAD = """# Results
 
 Word-level Penn Treebank, static evaluation: no cache, no dynamic evaluation, no ensembles. Bytes
 are those of the file that ships, vocabulary, scales and header in it. Perplexity and microseconds
-(one thread, all log-probabilities) are those of the C library; the times were taken while other
-runs trained beside it, [runtime.md](runtime.md#speed) has those of an idle machine. Every row is an experiment file
-under [benchmarks/experiments](../benchmarks/experiments); its result file under
+(one thread, all log-probabilities) are those of the C library. Most times were taken while another
+run trained beside it; [runtime.md](runtime.md#speed) has those of an idle machine. Every row is an
+experiment file under [benchmarks/experiments](../benchmarks/experiments); its result file under
 [benchmarks/results](../benchmarks/results) has versions, machine, seed, key and seconds, and
 `benchmarks/results_page.py` made this page from those. The test text was read once for each run.
 """
