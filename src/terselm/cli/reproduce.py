@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -92,7 +93,7 @@ def reproduce(
     if not table_only:
         failed = run_all(plan, output.remark).failed
     # The table has every row of the suite, also those that were run another time.
-    whole = Plan(found, list(found), out, data, where, at_once, texts=texts)
+    whole = replace(plan, rows=list(found), seeds=None)
     _write(whole, stored_results(whole), output)
     if failed:
         listed = "; ".join(f"{label}: {why}" for label, why in failed.items())

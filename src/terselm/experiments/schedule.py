@@ -188,10 +188,22 @@ def _begin(
                 remark(f"{label}: another process is at work on it in this folder; waiting for it")
             progress.elsewhere.add(label)
             continue
+        elif (other := _made_otherwise(plan, name, seed)) is not None:
+            progress.failed[label] = f"since {other} was made otherwise in the meantime"
+            remark(f"{label}: not run, {progress.failed[label]}")
         else:
             running[pool.submit(_perform_logged, ready, os.getpid())] = ready
             remark(f"{ready.label}: begun, log in {_log(ready)}")
         waiting.remove((name, seed))
+
+
+def _made_otherwise(plan: Plan, name: str, seed: int) -> str | None:
+    """Return a run whose model is needed and that another command made anew, or None.
+
+    Looked at when a run begins and not at every look: models are read for it.
+    """
+    needed = plan.suite[name].needed_runs(seed)
+    return next((label_of(*run) for run in needed if finished(plan, *run) is None), None)
 
 
 def _in_work_elsewhere(order: Order) -> bool:
@@ -251,15 +263,11 @@ def _runs(plan: Plan) -> list[tuple[str, int]]:
 def _ready(plan: Plan, name: str, seed: int, progress: Progress) -> Order | str | None:
     """Return the order, or why it will never be one, or None if what it needs is not done yet."""
     experiment = plan.suite[name]
-    for run in experiment.needed_runs(seed):
-        label = label_of(*run)
+    for label in (label_of(*run) for run in experiment.needed_runs(seed)):
         if label in progress.failed:
             return f"since {label} failed"
         if label not in progress.done:
             return None
-        # Another command may have put another model there.
-        if finished(plan, *run) is None:
-            return f"since {label} was made otherwise in the meantime"
 
     def model_of(run: tuple[str, int]) -> Path:
         return model_file(plan.folder, label_of(*run))

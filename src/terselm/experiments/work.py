@@ -17,7 +17,6 @@ from terselm import __version__
 from terselm.compress.apply import compress
 from terselm.compress.base import CALIBRATION_TOKENS, Context
 from terselm.compress.recipe import Recipe
-from terselm.errors import UsageError
 from terselm.evaluate.native import evaluate_file
 from terselm.evaluate.perplexity import perplexity
 from terselm.experiments.experiment import Experiment
@@ -230,8 +229,9 @@ def _compressed(order: Order, corpus: Corpus, work: Path, model: LanguageModel) 
         ids = text("train")(words)
         if more is None:
             return ids
-        if words.fingerprint() != teachers[0].vocabulary.fingerprint():
-            raise UsageError("generated text is in the teachers' words; recover before they change")
+        teachers[0].vocabulary.check_same(
+            words, "generated text is in the teachers' words; recover before they change"
+        )
         return np.concatenate([ids, more])
 
     number = itertools.count(1)
