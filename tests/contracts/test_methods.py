@@ -90,6 +90,7 @@ CASES: dict[str, list[dict[str, Any]]] = {
     "recover": [
         {"epochs": 1},
         {"epochs": 1, "distill": True},
+        {"distill": True, "distill_samples": 30},
         {"distill_hidden": 0.5},
         {"train_codes": True},
     ],

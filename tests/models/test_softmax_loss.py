@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from terselm.models.softmax_loss import ROWS, Lesson, Scores, loss_of_scores, softmax_loss
+from terselm.models.lesson import ROWS, Lesson, Samples, Scores
+from terselm.models.softmax_loss import loss_of_scores, softmax_loss
 
 WORDS, SIZE = 33, 7
 COUNTS = (1, ROWS, 3 * ROWS - 5)
@@ -42,7 +43,7 @@ def test_loss_and_gradients_by_torch(count: int, teachers: int, temperature: flo
     if lesson is not None:
         whole = [
             each.products if each.bias is None else each.products + each.bias
-            for each in lesson.scores
+            for each in lesson.said
         ]
         likely = sum(torch.softmax(each / temperature, 1) for each in whole) / teachers
         found = torch.log_softmax(scores / temperature, 1)
@@ -64,6 +65,27 @@ def test_step_by_step_it_is_the_same(teachers: int, temperature: float):
     found = softmax_loss(features, weight, bias, targets, lesson)
     expected = loss_of_scores(features @ weight.t() + bias, targets, lesson)
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_samples_by_torch(count: int, temperature: float):
+    given, targets = arguments(count)
+    words = torch.randint(WORDS, (count, 9))
+    lesson = Lesson(Samples(words), weight=0.3, temperature=temperature)
+    features, weight, bias = given
+    scores = features @ weight.t() + bias
+    plain = nn.functional.cross_entropy(scores, targets)
+    soft = torch.log_softmax(scores / temperature, 1)
+    far = sum(nn.functional.nll_loss(soft, column) for column in words.t()) / 9
+    expected = 0.7 * plain + 0.3 * temperature**2 * far
+    loss, nll = softmax_loss(*given, targets, lesson)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(nll, plain)
+    found = torch.autograd.grad(loss * 2.5, given)
+    torch.testing.assert_close(found, torch.autograd.grad(expected * 2.5, given))
+    step_by_step = loss_of_scores(features @ weight.t() + bias, targets, lesson)
+    torch.testing.assert_close(step_by_step, (expected.float(), plain.float()))
 
 
 def test_what_a_teacher_holds_for_impossible_counts_nothing():

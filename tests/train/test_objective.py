@@ -225,8 +225,8 @@ def test_the_teacher_carries_its_state_and_gets_no_gradient():
     loss.backward()
     objective(inputs[4:], targets[4:], student.initial_state(3))
     expected = teacher(inputs, teacher.initial_state(3))[1]
-    assert distillation.state is not None
-    for found, wanted in zip(distillation.state[0], expected, strict=True):
+    states = distillation.training_state()["states"]
+    for found, wanted in zip(states[0], expected, strict=True):
         torch.testing.assert_close(found[0], wanted[0])
     assert all(parameter.grad is None for parameter in teacher.parameters())
     assert not any(name.startswith("distillation") for name, _ in objective.named_parameters())
@@ -240,12 +240,49 @@ def divergence(teacher: LanguageModel, student: LanguageModel) -> float:
     return float((p.exp() * (p - q)).sum(-1).mean())
 
 
-def test_distillation_brings_the_student_near():
+@pytest.mark.parametrize("samples", [None, 50])
+def test_distillation_brings_the_student_near(samples: int | None):
     teacher, student = make_model("lstm", seed=2), make_model("lstm", hidden=12)
     before = divergence(teacher, student)
     settings = {"optimizer": "adam", "learning_rate": 0.005, "distillation_weight": 1.0}
+    settings["distillation_samples"] = samples
     train(student, settings, teacher=teacher, validate=None)
     assert divergence(teacher, student) < 0.6 * before
+
+
+def test_teachers_that_are_sampled_read_the_text_once(monkeypatch: pytest.MonkeyPatch):
+    student, teachers = make_model("lstm"), [make_model("gru", seed=5), make_model("lstm", seed=6)]
+    settings = {"distillation_weight": 0.3, "distillation_temperature": 2.0}
+    config = exact({**settings, "distillation_samples": 400})
+    distillation = Distillation(teachers, student, config)
+    distillation.open(None, streams=3, stored=None)
+    objective = Objective(student.eval(), config, distillation)
+    inputs, targets = window(time=10)
+    state = student.initial_state(3)
+    first, _, between = objective(inputs[:4], targets[:4], state)
+    second, _, _ = objective(inputs[4:], targets[4:], between)
+    for each in teachers:
+        monkeypatch.setattr(each, "hidden", None)
+    # The windows of another epoch begin elsewhere.
+    distillation.start_text()
+    again, _, _ = objective(inputs, targets, state)
+    assert again.item() == pytest.approx((4 * first.item() + 6 * second.item()) / 10, rel=1e-6)
+    distillation.close()
+    monkeypatch.undo()
+    hidden = [each.hidden(inputs, each.initial_state(3)).output for each in teachers]
+    p = sum(
+        (each.output.logits(found) / 2).softmax(-1)
+        for each, found in zip(teachers, hidden, strict=True)
+    ).double()
+    scores = student(inputs, state)[0].double()
+    hard = -scores.log_softmax(-1).gather(-1, targets[..., None]).mean()
+    far = -(p / 2 * (scores / 2).log_softmax(-1)).sum(-1).mean()
+    assert again.item() == pytest.approx(float((0.7 * hard + 0.3 * 4 * far).detach()), rel=0.002)
+
+
+def test_samples_hold_no_outputs_of_layers():
+    with pytest.raises(UsageError, match="distillation_samples keeps no outputs"):
+        exact({"distillation_samples": 10, "distillation_hidden": 1.0})
 
 
 def test_two_teachers_by_hand():

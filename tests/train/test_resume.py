@@ -59,10 +59,11 @@ def killed_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ScheduledOptimizer, "step", step)
 
 
-@pytest.mark.parametrize("teach", [False, True], ids=["", "with teachers"])
+@pytest.mark.parametrize("teach", ["", "with teachers", "with sampled teachers"])
 @pytest.mark.parametrize("name", CASES)
-def test_stopped_at_many_steps(name: str, teach: bool, tmp_path, monkeypatch):
-    settings = {**CASES[name], "checkpoint_every": 0}
+def test_stopped_at_many_steps(name: str, teach: str, tmp_path, monkeypatch):
+    samples = 20 if "sampled" in teach else None
+    settings = {**CASES[name], "checkpoint_every": 0, "distillation_samples": samples}
 
     def run(**more: Any):
         teacher = [make_model("gru", seed=7), make_model("lstm", seed=8)] if teach else None

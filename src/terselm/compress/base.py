@@ -63,6 +63,7 @@ class RecoverySettings:
     distillation: float
     temperature: float
     hidden_distillation: float = 0.0
+    samples: int | None = None
     regularization: Mapping[str, float] = field(default_factory=dict)
     keep: Literal["best", "last"] = "best"
 

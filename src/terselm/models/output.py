@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from terselm.linear.base import LinearOp
 from terselm.linear.dense import Dense
-from terselm.models.softmax_loss import Lesson, Scores, loss_of_scores, softmax_loss
+from terselm.models.lesson import Lesson, Scores
+from terselm.models.softmax_loss import loss_of_scores, softmax_loss
 from terselm.registry import Registry
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class OutputLayer(nn.Module):
         targets : Tensor
             int64 [...].
         lesson : Lesson or None
-            What a teacher has to say of each target; see `models.softmax_loss`.
+            What a teacher has to say of each target; see `models.softmax_loss.softmax_loss`.
         """
         if lesson is not None:
             return loss_of_scores(self.logits(hidden).flatten(0, -2), targets.flatten(), lesson)

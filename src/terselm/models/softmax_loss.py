@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,50 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from terselm.cells.products import product_type
-
-ROWS = 16
-"""Scores of so many tokens are worked on at once: 10,000 words each stay in a core's cache."""
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Scores of every word, whose bias is added when they are read, not to all of them at once.
-
-    Attributes
-    ----------
-    products : Tensor
-        [tokens, vocabulary].
-    bias : Tensor or None
-        [vocabulary].
-    """
-
-    products: Tensor
-    bias: Tensor | None = None
-
-    def read(self, rows: slice, temperature: float, dtype: torch.dtype) -> Tensor:
-        """Return the scores of some tokens over the temperature [rows, vocabulary]."""
-        scores = self.products[rows].to(dtype, copy=True)
-        if self.bias is not None:
-            scores += self.bias.to(dtype)
-        return scores if temperature == 1.0 else scores.div_(temperature)
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """What teachers say of the next word.
-
-    Attributes
-    ----------
-    scores : tuple of Scores
-        Unnormalized, one a teacher. The distribution to learn is the mean of theirs.
-    weight : float
-        Share of the teachers in the loss.
-    temperature : float
-    """
-
-    scores: tuple[Scores, ...]
-    weight: float
-    temperature: float
+from terselm.models.lesson import ROWS, Lesson, Samples, Scores, mean_softmax
 
 
 def softmax_loss(
@@ -77,7 +33,9 @@ def softmax_loss(
     targets : Tensor
         int64 [tokens].
     lesson : Lesson or None
-        With teachers the loss is (1 - w) · nll + w · T² · KL(their mean ‖ model) at temperature T.
+        With teachers the loss is (1 - w) · nll + w · T² · KL(their mean ‖ model) at temperature T;
+        with samples of what they say, their cross-entropy takes the divergence's place. In
+        expectation that is the same but for a constant, the teachers' entropy.
 
     Returns
     -------
@@ -95,21 +53,21 @@ def loss_of_scores(scores: Tensor, targets: Tensor, lesson: Lesson) -> tuple[Ten
     """Return the same as `softmax_loss` from scores [tokens, vocabulary], step by step."""
     scores, temperature = scores.float(), lesson.temperature
     nll = nn.functional.cross_entropy(scores, targets)
-    divergence = nn.functional.kl_div(
-        torch.log_softmax(scores / temperature, dim=-1),
-        _mean_log_softmax(lesson, temperature),
-        reduction="batchmean",
-        log_target=True,
-    )
-    loss = (1 - lesson.weight) * nll + lesson.weight * temperature**2 * divergence
+    found = torch.log_softmax(scores / temperature, dim=-1)
+    if isinstance(lesson.said, Samples):
+        far = -found.gather(1, lesson.said.words).mean()
+    else:
+        said = _mean_log_softmax(lesson.said, temperature)
+        far = nn.functional.kl_div(found, said, reduction="batchmean", log_target=True)
+    loss = (1 - lesson.weight) * nll + lesson.weight * temperature**2 * far
     return loss, nll.detach()
 
 
-def _mean_log_softmax(lesson: Lesson, temperature: float) -> Tensor:
+def _mean_log_softmax(teachers: tuple[Scores, ...], temperature: float) -> Tensor:
     """Return the logarithm of the mean distribution of the teachers, float32."""
     each = [
         torch.log_softmax(scores.read(slice(None), temperature, torch.float32), dim=-1)
-        for scores in lesson.scores
+        for scores in teachers
     ]
     return torch.stack(each).logsumexp(0) - math.log(len(each))
 
@@ -188,39 +146,57 @@ def _cross_entropy(scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 def _taught(
     scores: Tensor, targets: Tensor, lesson: Lesson, rows: slice
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the sums of negative log-likelihood and divergence, and the loss's gradient."""
+    """Return the sums of nll and of how far the teachers are, and the loss's gradient."""
     share, temperature = lesson.weight, lesson.temperature
     nats, gradient = _cross_entropy(scores, targets)
-    likely, own = _mean_softmax(lesson, rows, scores.dtype)
-    # Below: the logarithm of a softmax is its scores less that of their sum, and the sum of likely
-    # is 1, so that no logarithm of every word is needed.
+    # Below: the logarithm of a softmax is its scores less that of their sum, so that no logarithm
+    # of every word is needed.
     if temperature == 1.0:
         # The softmax is in the gradient already, less 1 at the targets.
         index = targets.unsqueeze(1)
-        far = own - _dot(likely, scores) + nats + scores.gather(1, index).sum()
-        gradient.sub_(likely, alpha=share)
+        soft, log_sums = scores, nats + scores.gather(1, index).sum()
         gradient.scatter_add_(1, index, gradient.new_full(index.shape, share))
-        return nats, far, gradient
-    soft = scores / temperature
-    found = torch.softmax(soft, 1)
-    far = own - _dot(likely, soft) + _log_sums(soft, found)
-    # T² from the loss, 1 / T from the scores' division.
-    gradient.mul_(1 - share).add_(found.sub_(likely), alpha=share * temperature)
-    return nats, far, gradient
+    else:
+        # T² from the loss, 1 / T from the scores' division.
+        soft = scores / temperature
+        found = torch.softmax(soft, 1)
+        log_sums = _log_sums(soft, found)
+        gradient.mul_(1 - share).add_(found, alpha=share * temperature)
+    far = _less_what_they_say(gradient, soft, lesson, rows)
+    return nats, far + log_sums, gradient
 
 
-def _mean_softmax(lesson: Lesson, rows: slice, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _less_what_they_say(gradient: Tensor, soft: Tensor, lesson: Lesson, rows: slice) -> Tensor:
+    """Take the teachers' distribution, times what it counts, off the gradient.
+
+    Returns
+    -------
+    Tensor
+        The sum of how far the teachers are, less the logarithms of the sums of exp(soft).
+    """
+    counts = lesson.weight * lesson.temperature
+    if isinstance(lesson.said, Samples):
+        words = lesson.said.words[rows]
+        number = words.shape[1]
+        gradient.scatter_add_(1, words, gradient.new_full(words.shape, -counts / number))
+        return soft.gather(1, words).sum() / -number
+    likely, own = _mean_softmax(lesson.said, rows, lesson.temperature, soft.dtype)
+    gradient.sub_(likely, alpha=counts)
+    return own - _dot(likely, soft)
+
+
+def _mean_softmax(
+    teachers: tuple[Scores, ...], rows: slice, temperature: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
     """Return the mean distribution of the teachers for some tokens [rows, vocabulary].
 
     And Σ q log q of it over rows and words, a scalar.
     """
-    first, *others = (scores.read(rows, lesson.temperature, dtype) for scores in lesson.scores)
-    likely = torch.softmax(first, 1)
-    if not others:
-        return likely, _dot(likely, first) - _log_sums(first, likely)
-    for each in others:
-        likely += torch.softmax(each, 1)
-    likely /= len(lesson.scores)
+    if len(teachers) == 1:
+        scores = teachers[0].read(rows, temperature, dtype)
+        likely = torch.softmax(scores, 1)
+        return likely, _dot(likely, scores) - _log_sums(scores, likely)
+    likely = mean_softmax(teachers, rows, temperature, dtype)
     return likely, _dot(likely, likely.clamp_min(torch.finfo(likely.dtype).tiny).log_())
 
 

@@ -104,5 +104,6 @@ def _values(settings: RecoverySettings, seed: int) -> dict[str, Any]:
         "distillation_weight": settings.distillation,
         "distillation_temperature": settings.temperature,
         "distillation_hidden": settings.hidden_distillation,
+        "distillation_samples": settings.samples,
         "keep": settings.keep,
     }

@@ -51,6 +51,10 @@ class RunFolder:
         """The file of metrics lines."""
         return None if self.folder is None else self.folder / METRICS_NAME
 
+    def samples_of(self, rank: int) -> Path | None:
+        """Return where a process keeps what teachers said."""
+        return None if self.folder is None else self.folder / f"samples-{rank}"
+
     def open(self, fingerprint: Mapping[str, Any], resume: bool) -> dict[str, Any] | None:
         """Make the folder ready for a run, and keep it from other processes until `close`.
 

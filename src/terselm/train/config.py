@@ -107,6 +107,11 @@ class TrainingConfig(BaseModel):
     distillation_hidden : float
         Weight of the difference to the teacher's outputs of the last layer, relative to their
         mean square; see `train.distillation`.
+    distillation_samples : int or None
+        Words a token that the student learns from in the place of the teacher's whole
+        distribution. They are drawn in the first epoch and kept, so that the teacher reads the
+        text once; with two bytes each they take room on the disk. None: the whole, computed in
+        every epoch.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -148,6 +153,7 @@ class TrainingConfig(BaseModel):
     distillation_weight: Annotated[float, Field(ge=0, le=1)] = 0.5
     distillation_temperature: Positive = 1.0
     distillation_hidden: NotNegative = 0.0
+    distillation_samples: Annotated[int, Field(ge=1, le=2**16)] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> TrainingConfig:
@@ -155,6 +161,10 @@ class TrainingConfig(BaseModel):
             raise ValueError(f"momentum is for sgd; {self.optimizer} has its own")
         if self.switch_after is not None and self.optimizer != "adam_then_sgd":
             raise ValueError("switch_after needs the optimizer adam_then_sgd")
+        if self.distillation_samples is not None and self.distillation_hidden:
+            raise ValueError(
+                "distillation_samples keeps no outputs of layers, as distillation_hidden needs"
+            )
         return self
 
     @property

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from terselm.cells.base import State
 from terselm.errors import UsageError
 from terselm.models.language_model import Hidden, LanguageModel
+from terselm.models.lesson import Lesson, Samples, Scores, draw
 from terselm.models.output import OutputLayer
-from terselm.models.softmax_loss import Lesson
 from terselm.models.teacher import Teacher, teachers_of
 from terselm.train.config import TrainingConfig
+from terselm.train.sample_file import SampleFile
 
 
 class Distillation:
@@ -27,18 +31,18 @@ class Distillation:
     2015, arXiv 1412.6550, between layers of one width, so without a regressor; Sun et al. 2019,
     arXiv 1908.09355); of several teachers the mean of these terms.
 
+    With `distillation_samples` the student learns from so many words, which are drawn from the
+    teachers' distribution in the first epoch and kept, since the teachers say the same of a text
+    in every epoch; they read it once.
+
     Parameters
     ----------
     teacher : LanguageModel or sequence of LanguageModel
         Moved to the student's device and put in evaluation mode; their weights stay.
     student : LanguageModel
     config : TrainingConfig
-        Gives `distillation_weight`, `distillation_temperature` and `distillation_hidden`.
-
-    Attributes
-    ----------
-    state : list of list of State
-        Each teacher's state after the last window; set it to None where a text starts.
+        Gives `distillation_weight`, `distillation_temperature`, `distillation_hidden` and
+        `distillation_samples`.
 
     Raises
     ------
@@ -57,7 +61,56 @@ class Distillation:
         self.weight = config.distillation_weight
         self.temperature = config.distillation_temperature
         self.hidden_weight = config.distillation_hidden
-        self.state: list[list[State]] | None = None
+        self._seed = config.seed
+        self._samples = config.distillation_samples
+        self._kept: SampleFile | None = None
+        self._position = 0
+        # Of each teacher, after the last window.
+        self._states: list[list[State]] | None = None
+
+    def open(self, path: Path | None, streams: int, stored: Mapping[str, Any] | None) -> None:
+        """Make ready for a run.
+
+        Parameters
+        ----------
+        path : Path or None
+            Where samples are kept; None: in a temporary file.
+        streams : int
+            That this process reads.
+        stored : mapping or None
+            What `training_state` returned in the run to go on with, on the teachers' device.
+
+        Raises
+        ------
+        TerselmError
+            If the samples of that run are not there, or cannot be kept.
+        """
+        known = 0
+        if stored is not None:
+            self._states, self._position = stored["states"], stored["position"]
+            known = stored["known"]
+        if self._samples is not None and self.weight:
+            words = len(self.teachers[0].vocabulary)
+            self._kept = SampleFile(path, streams, self._samples, words, known)
+
+    def close(self) -> None:
+        """Close what was opened."""
+        if self._kept is not None:
+            self._kept.close()
+
+    def start_text(self) -> None:
+        """Read on from the start of the text."""
+        self._states, self._position = None, 0
+
+    def training_state(self) -> dict[str, Any]:
+        """Return what a run that goes on must know, for a checkpoint."""
+        if self._kept is not None:
+            self._kept.flush()
+        return {
+            "states": self._states,
+            "position": self._position,
+            "known": 0 if self._kept is None else self._kept.known,
+        }
 
     def loss(
         self, tokens: Tensor, targets: Tensor, output: OutputLayer, hidden: Hidden
@@ -75,33 +128,50 @@ class Distillation:
         """
         if self.weight == 0.0 and self.hidden_weight == 0.0:
             return output.mean_loss(hidden.output, targets)
+        if self._kept is not None:
+            sampled = Lesson(self._sampled(tokens, self._kept), self.weight, self.temperature)
+            return output.mean_loss(hidden.output, targets, sampled)
         taught = self._teach(tokens)
-        lesson = self._lesson(taught) if self.weight else None
+        lesson = None
+        if self.weight:
+            lesson = Lesson(self._scores(taught), self.weight, self.temperature)
         loss, nll = output.mean_loss(hidden.output, targets, lesson)
         if self.hidden_weight:
             far = [relative_square_error(hidden.raw, each.raw) for each in taught]
             loss = loss + self.hidden_weight * torch.stack(far).mean()
         return loss, nll
 
+    def _sampled(self, tokens: Tensor, kept: SampleFile) -> Samples:
+        """Return the samples of a window: those kept, or drawn now and kept."""
+        steps, streams = tokens.shape
+        start, self._position = self._position, self._position + steps
+        if start < kept.known:
+            words = torch.from_numpy(kept.read(start, steps)).to(tokens.device)
+            return Samples(words.flatten(0, 1))
+        offsets = np.random.default_rng([self._seed, start]).random((steps * streams), np.float32)
+        there = torch.from_numpy(offsets).to(tokens.device)
+        drawn = draw(self._scores(self._teach(tokens)), self.temperature, kept.samples, there)
+        kept.append(drawn.words.view(steps, streams, -1).cpu().numpy())
+        return drawn
+
     @torch.no_grad()
     def _teach(self, tokens: Tensor) -> list[Hidden]:
         """Return what the layers of each teacher make of the window; the states move on."""
-        if self.state is None:
-            self.state = [each.initial_state(tokens.shape[1]) for each in self.teachers]
+        if self._states is None:
+            self._states = [each.initial_state(tokens.shape[1]) for each in self.teachers]
         taught = [
             each.hidden(tokens, state)
-            for each, state in zip(self.teachers, self.state, strict=True)
+            for each, state in zip(self.teachers, self._states, strict=True)
         ]
-        self.state = [hidden.state for hidden in taught]
+        self._states = [hidden.state for hidden in taught]
         return taught
 
     @torch.no_grad()
-    def _lesson(self, taught: Sequence[Hidden]) -> Lesson:
-        scores = tuple(
+    def _scores(self, taught: Sequence[Hidden]) -> tuple[Scores, ...]:
+        return tuple(
             each.output.scores(hidden.output)
             for each, hidden in zip(self.teachers, taught, strict=True)
         )
-        return Lesson(scores, self.weight, self.temperature)
 
 
 def _check(teacher: LanguageModel, student: LanguageModel, config: TrainingConfig) -> None:

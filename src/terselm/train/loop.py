@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,11 +132,14 @@ def fit(
         torch.random.fork_rng(cuda),
         StopRequest() as stop,
         mode_kept(teacher),
+        ExitStack() as opened,
     ):
         stored = workers.on_main(lambda: run_folder.open(fingerprint, resume))
         torch.manual_seed(config.seed + workers.rank)
         model.to(workers.device)
         distillation = None if teacher is None else Distillation(teacher, model, config)
+        if distillation is not None:
+            opened.callback(distillation.close)
         run = Run(
             model,
             train_ids,

@@ -90,9 +90,10 @@ class Run:
         self._state: list[State] = []
         self._best: Best | None = None
         self._norm: Tensor | None = None
-        length = 0
-        if stored is not None:
-            length = self._load(stored)
+        length, taught = (0, None) if stored is None else self._load(stored)
+        if distillation is not None:
+            path = folder.samples_of(workers.rank)
+            distillation.open(path, self._windows.streams, taught)
         metrics = MetricsFile(folder.metrics if workers.is_main else None, length)
         self._reporter = Reporter(self._meter, metrics, observer)
         noise = make_noise(config, ids, len(model.vocabulary))
@@ -161,7 +162,7 @@ class Run:
         if position.step == 0:
             self._state = self.model.initial_state(self._windows.streams)
             if self._distillation is not None:
-                self._distillation.state = None
+                self._distillation.start_text()
             self._meter.reset()
         self.model.train()
         self._tick(training=False)
@@ -307,17 +308,25 @@ class Run:
     def _rank_state(self) -> dict[str, Any]:
         """Return what differs between processes: carried state, random state, own loss."""
         cuda = self._workers.device.type == "cuda"
-        teacher = None if self._distillation is None else self._distillation.state
+        taught = None if self._distillation is None else self._distillation.training_state()
         return {
             "state": self._state,
-            "teacher_states": teacher,
+            "taught": taught,
             "random": torch.get_rng_state(),
             "cuda_random": torch.cuda.get_rng_state(self._workers.device) if cuda else None,
             "meter": self._meter.state(),
         }
 
-    def _load(self, stored: Mapping[str, Any]) -> int:
-        """Take up a checkpoint; return the bytes of metrics that belong to it."""
+    def _load(self, stored: Mapping[str, Any]) -> tuple[int, Mapping[str, Any] | None]:
+        """Take up a checkpoint.
+
+        Returns
+        -------
+        int
+            Bytes of metrics that belong to it.
+        mapping or None
+            What `Distillation.training_state` returned.
+        """
         device = self._workers.device
         try:
             self._position = Position(**stored["position"])
@@ -332,15 +341,15 @@ class Run:
             self.history = [EpochRecord(**record) for record in stored["history"]]
             mine = stored["ranks"][self._workers.rank]
             self._state = _moved(mine["state"], device)
-            if self._distillation is not None and mine["teacher_states"] is not None:
-                self._distillation.state = [
-                    _moved(state, device) for state in mine["teacher_states"]
-                ]
             torch.set_rng_state(mine["random"])
             if mine["cuda_random"] is not None and device.type == "cuda":
                 torch.cuda.set_rng_state(mine["cuda_random"], device)
             self._meter.load_state(mine["meter"])
-            return int(stored["metrics_bytes"])
+            taught = mine["taught"]
+            if taught is not None and taught["states"] is not None:
+                states = [_moved(state, device) for state in taught["states"]]
+                taught = {**taught, "states": states}
+            return int(stored["metrics_bytes"]), taught
         except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
             raise TerselmError(
                 f"{self._folder.checkpoint} does not hold this run ({error}); train anew"

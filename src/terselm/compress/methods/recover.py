@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from terselm.compress.base import (
@@ -92,6 +92,12 @@ class Recover(ModelMethod):
         Weight of the mean squared difference between the outputs of the last layer and the
         source model's, relative to the mean square of those; with or without `distill`. Not
         after a step that changes the width of the last layer.
+    distill_samples : int or None
+        Words a token that it learns from in the place of the source model's whole distribution,
+        drawn from that in the first epoch and kept (2 bytes each): the source model reads the
+        text once, and the epochs after the first take little longer than without it. Some
+        hundreds are nearly as good as the whole. None: the whole, computed in every epoch. Not
+        together with `distill_hidden`.
     train_codes : bool
         Quantization-aware training: codes are trained too, through float weights that are
         rounded in every step (straight-through). They start at what was rounded, as far as
@@ -116,7 +122,14 @@ class Recover(ModelMethod):
     distill_weight: Share = 0.5
     temperature: Positive = 1.0
     distill_hidden: NotNegative = 0.0
+    distill_samples: Annotated[int, Field(ge=1, le=2**16)] | None = None
     train_codes: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Recover:
+        if self.distill_samples is not None and self.distill_hidden:
+            raise ValueError("distill_samples keeps no outputs of layers, as distill_hidden needs")
+        return self
 
     def reads_calibration(self) -> bool:
         """Return False: it trains on the whole text."""
@@ -145,6 +158,7 @@ class Recover(ModelMethod):
             distillation=self.distill_weight if self.distill else 0.0,
             temperature=self.temperature,
             hidden_distillation=self.distill_hidden,
+            samples=self.distill_samples if self.distill else None,
             keep=self.keep,
         )
         teacher = context.source if self.distill or self.distill_hidden else None
