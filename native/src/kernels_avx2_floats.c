@@ -41,9 +41,10 @@ TARGET void tlm_avx2_round_input(const float *x, uint32_t n, int8_t *q, float *s
     }
 }
 
-/* n rows times m inputs; each sum is added up in the same order whatever n and m are. */
+/* n rows, `apart` rows from each other, times m inputs; each sum is added up in the same order
+   whatever n and m are. */
 INLINE void dots(const tlm_matrix *w, const tlm_input *in, float *y, size_t stride, uint32_t row,
-                 int n, int m, bool half)
+                 uint32_t apart, int n, int m, bool half)
 {
     __m256 s[4][4], x[4];
     UNROLL for (int i = 0; i < n; i++)
@@ -52,7 +53,7 @@ INLINE void dots(const tlm_matrix *w, const tlm_input *in, float *y, size_t stri
     for (uint32_t k = 0; k < whole; k += 8) {
         UNROLL for (int c = 0; c < m; c++) x[c] = _mm256_loadu_ps(in[c].x + k);
         UNROLL for (int i = 0; i < n; i++) {
-            const size_t at = (size_t)(row + (uint32_t)i) * w->in + k;
+            const size_t at = ((size_t)row + (size_t)i * apart) * w->in + k;
             const __m256 v = half ? halves((const uint16_t *)w->u.dense.values + at)
                                   : _mm256_loadu_ps((const float *)w->u.dense.values + at);
             UNROLL for (int c = 0; c < m; c++) s[i][c] = _mm256_fmadd_ps(v, x[c], s[i][c]);
@@ -62,7 +63,7 @@ INLINE void dots(const tlm_matrix *w, const tlm_input *in, float *y, size_t stri
         const uint32_t left = w->in - whole;
         UNROLL for (int c = 0; c < m; c++) x[c] = some(in[c].x + whole, left);
         UNROLL for (int i = 0; i < n; i++) {
-            const size_t at = (size_t)(row + (uint32_t)i) * w->in + whole;
+            const size_t at = ((size_t)row + (size_t)i * apart) * w->in + whole;
             const __m256 v = half ? some_halves((const uint16_t *)w->u.dense.values + at, left)
                                   : some((const float *)w->u.dense.values + at, left);
             UNROLL for (int c = 0; c < m; c++) s[i][c] = _mm256_fmadd_ps(v, x[c], s[i][c]);
@@ -70,47 +71,59 @@ INLINE void dots(const tlm_matrix *w, const tlm_input *in, float *y, size_t stri
     }
     UNROLL for (int i = 0; i < n; i++)
         UNROLL for (int c = 0; c < m; c++)
-            y[(size_t)c * stride + row + (uint32_t)i] = total_of(s[i][c]);
+            y[(size_t)c * stride + row + (size_t)i * apart] = total_of(s[i][c]);
 }
 
-/* Four rows at a time; returns where fewer are left. */
-INLINE uint32_t rows_dots(const tlm_matrix *w, const tlm_input *in, float *y, size_t stride,
-                          uint32_t row, uint32_t end, int m)
+INLINE void four_rows(const tlm_matrix *w, const tlm_input *in, float *y, size_t stride,
+                      uint32_t row, uint32_t end, uint32_t apart, int m)
 {
     if (w->u.dense.half)
-        for (; row + 4 <= end; row += 4)
-            dots(w, in, y, stride, row, 4, m, true);
+        for (; row < end; row++)
+            dots(w, in, y, stride, row, apart, 4, m, true);
     else
-        for (; row + 4 <= end; row += 4)
-            dots(w, in, y, stride, row, 4, m, false);
-    return row;
+        for (; row < end; row++)
+            dots(w, in, y, stride, row, apart, 4, m, false);
+}
+
+/* Of a single input; functions, which are there once. */
+static TARGET void four_rows_of_one(const tlm_matrix *w, const tlm_input *in, float *y,
+                                    uint32_t row, uint32_t end, uint32_t apart)
+{
+    four_rows(w, in, y, 0, row, end, apart, 1);
+}
+
+static TARGET void single_rows(const tlm_matrix *w, const tlm_input *in, float *y, uint32_t row,
+                               uint32_t end)
+{
+    for (; row < end; row++)
+        if (w->u.dense.half)
+            dots(w, in, y, 0, row, 0, 1, 1, true);
+        else
+            dots(w, in, y, 0, row, 0, 1, 1, false);
 }
 
 TARGET void tlm_avx2_dense(const tlm_matrix *w, const tlm_input *in, float *y, uint32_t row_begin,
                            uint32_t row_end)
 {
-    const uint32_t end = tlm_least(row_end, w->out);
-    for (uint32_t row = rows_dots(w, in, y, 0, row_begin, end, 1); row < end; row++)
-        if (w->u.dense.half)
-            dots(w, in, y, 0, row, 1, 1, true);
-        else
-            dots(w, in, y, 0, row, 1, 1, false);
+    const tlm_quarters rows = tlm_quarters_of(row_begin, tlm_least(row_end, w->out));
+    four_rows_of_one(w, in, y, row_begin, rows.first_end, rows.apart);
+    single_rows(w, in, y, rows.rest, rows.end);
 }
 
 TARGET void tlm_avx2_dense_many(const tlm_matrix *w, const tlm_input *in, uint32_t count, float *y,
                                 size_t stride, uint32_t row_begin, uint32_t row_end)
 {
-    const uint32_t end = tlm_least(row_end, w->out);
-    for (uint32_t row = row_begin; row < end; row += TLM_BLOCK_ROWS) {
-        const uint32_t stop = row + tlm_least(TLM_BLOCK_ROWS, end - row);
-        const uint32_t whole = stop - (stop - row) % 4;
+    const tlm_quarters rows = tlm_quarters_of(row_begin, tlm_least(row_end, w->out));
+    for (uint32_t row = row_begin; row < rows.first_end; row += TLM_BLOCK_ROWS / 4) {
+        const uint32_t stop = row + tlm_least(TLM_BLOCK_ROWS / 4, rows.first_end - row);
         uint32_t i = 0;
         for (; i + 3 <= count; i += 3)
-            rows_dots(w, in + i, y + i * stride, stride, row, stop, 3);
-        for (uint32_t one = 0; one < count; one++)
-            if (one >= i || whole < stop)
-                tlm_avx2_dense(w, in + one, y + one * stride, one < i ? whole : row, stop);
+            four_rows(w, in + i, y + i * stride, stride, row, stop, rows.apart, 3);
+        for (; i < count; i++)
+            four_rows_of_one(w, in + i, y + i * stride, row, stop, rows.apart);
     }
+    for (uint32_t i = 0; i < count; i++)
+        single_rows(w, in + i, y + i * stride, rows.rest, rows.end);
 }
 
 INLINE __m256 fma_by(__m256 p, __m256 r, float next)

@@ -38,9 +38,10 @@ INLINE __m512 numbers(const tlm_matrix *w, bool half, size_t at, __mmask16 valid
     return _mm512_maskz_loadu_ps(valid, (const float *)w->u.dense.values + at);
 }
 
-/* n rows times m inputs; each sum is added up in the same order whatever n and m are. */
+/* n rows, `apart` rows from each other, times m inputs; each sum is added up in the same order
+   whatever n and m are. */
 INLINE void dots(const tlm_matrix *w, const tlm_input *in, float *y, size_t stride, uint32_t row,
-                 int n, int m, bool half)
+                 uint32_t apart, int n, int m, bool half)
 {
     __m512 s[4][5], x[5];
     UNROLL for (int i = 0; i < n; i++)
@@ -49,55 +50,68 @@ INLINE void dots(const tlm_matrix *w, const tlm_input *in, float *y, size_t stri
         const __mmask16 valid = lanes(tlm_least(16, w->in - k));
         UNROLL for (int c = 0; c < m; c++) x[c] = _mm512_maskz_loadu_ps(valid, in[c].x + k);
         UNROLL for (int i = 0; i < n; i++) {
-            const __m512 v = numbers(w, half, (size_t)(row + (uint32_t)i) * w->in + k, valid);
+            const __m512 v = numbers(w, half, ((size_t)row + (size_t)i * apart) * w->in + k, valid);
             UNROLL for (int c = 0; c < m; c++) s[i][c] = _mm512_fmadd_ps(v, x[c], s[i][c]);
         }
     }
     UNROLL for (int i = 0; i < n; i++)
         UNROLL for (int c = 0; c < m; c++)
-            y[(size_t)c * stride + row + (uint32_t)i] = _mm512_reduce_add_ps(s[i][c]);
+            y[(size_t)c * stride + row + (size_t)i * apart] = _mm512_reduce_add_ps(s[i][c]);
 }
 
-/* Four rows at a time; returns where fewer are left. */
-INLINE uint32_t rows_dots(const tlm_matrix *w, const tlm_input *in, float *y, size_t stride,
-                          uint32_t row, uint32_t end, int m)
+INLINE void four_rows(const tlm_matrix *w, const tlm_input *in, float *y, size_t stride,
+                      uint32_t row, uint32_t end, uint32_t apart, int m)
 {
     if (w->u.dense.half)
-        for (; row + 4 <= end; row += 4)
-            dots(w, in, y, stride, row, 4, m, true);
+        for (; row < end; row++)
+            dots(w, in, y, stride, row, apart, 4, m, true);
     else
-        for (; row + 4 <= end; row += 4)
-            dots(w, in, y, stride, row, 4, m, false);
-    return row;
+        for (; row < end; row++)
+            dots(w, in, y, stride, row, apart, 4, m, false);
+}
+
+/* Of a single input; functions, which are there once. */
+static TARGET void four_rows_of_one(const tlm_matrix *w, const tlm_input *in, float *y,
+                                    uint32_t row, uint32_t end, uint32_t apart)
+{
+    four_rows(w, in, y, 0, row, end, apart, 1);
+}
+
+static TARGET void single_rows(const tlm_matrix *w, const tlm_input *in, float *y, uint32_t row,
+                               uint32_t end)
+{
+    for (; row < end; row++)
+        if (w->u.dense.half)
+            dots(w, in, y, 0, row, 0, 1, 1, true);
+        else
+            dots(w, in, y, 0, row, 0, 1, 1, false);
 }
 
 TARGET void tlm_avx512_dense(const tlm_matrix *w, const tlm_input *in, float *y,
                              uint32_t row_begin, uint32_t row_end)
 {
-    const uint32_t end = tlm_least(row_end, w->out);
-    for (uint32_t row = rows_dots(w, in, y, 0, row_begin, end, 1); row < end; row++)
-        if (w->u.dense.half)
-            dots(w, in, y, 0, row, 1, 1, true);
-        else
-            dots(w, in, y, 0, row, 1, 1, false);
+    const tlm_quarters rows = tlm_quarters_of(row_begin, tlm_least(row_end, w->out));
+    four_rows_of_one(w, in, y, row_begin, rows.first_end, rows.apart);
+    single_rows(w, in, y, rows.rest, rows.end);
 }
 
 /* A block of rows stays in the caches while the inputs go through it. */
 TARGET void tlm_avx512_dense_many(const tlm_matrix *w, const tlm_input *in, uint32_t count,
                                   float *y, size_t stride, uint32_t row_begin, uint32_t row_end)
 {
-    const uint32_t end = tlm_least(row_end, w->out);
-    for (uint32_t row = row_begin; row < end; row += 16) {
-        const uint32_t stop = row + tlm_least(16, end - row), whole = stop - (stop - row) % 4;
+    const tlm_quarters rows = tlm_quarters_of(row_begin, tlm_least(row_end, w->out));
+    for (uint32_t row = row_begin; row < rows.first_end; row += 4) {
+        const uint32_t stop = row + tlm_least(4, rows.first_end - row);
         uint32_t i = 0;
         for (; i + 5 <= count; i += 5)
-            rows_dots(w, in + i, y + i * stride, stride, row, stop, 5);
+            four_rows(w, in + i, y + i * stride, stride, row, stop, rows.apart, 5);
         for (; i + 2 <= count; i += 2)
-            rows_dots(w, in + i, y + i * stride, stride, row, stop, 2);
-        for (uint32_t one = 0; one < count; one++)
-            if (one >= i || whole < stop)
-                tlm_avx512_dense(w, in + one, y + one * stride, one < i ? whole : row, stop);
+            four_rows(w, in + i, y + i * stride, stride, row, stop, rows.apart, 2);
+        for (; i < count; i++)
+            four_rows_of_one(w, in + i, y + i * stride, row, stop, rows.apart);
     }
+    for (uint32_t i = 0; i < count; i++)
+        single_rows(w, in + i, y + i * stride, rows.rest, rows.end);
 }
 
 INLINE __m512 fma_by(__m512 p, __m512 r, float next)

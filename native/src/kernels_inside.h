@@ -47,6 +47,22 @@ static inline uint32_t tlm_least(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
+/* A range of rows in quarters, one row of each being read at a time: four streams, each of which
+   goes on and on through pages of its own, as processors fetch ahead. Of four neighbouring rows
+   they do not: from memory, that takes twice as long. */
+typedef struct tlm_quarters {
+    uint32_t first_end; /* of the first quarter */
+    uint32_t apart;     /* from a row of one quarter to that of the next */
+    uint32_t rest;      /* first of the rows, at most three, that are left over */
+    uint32_t end;
+} tlm_quarters;
+
+static inline tlm_quarters tlm_quarters_of(uint32_t begin, uint32_t end)
+{
+    const uint32_t apart = begin < end ? (end - begin) / 4 : 0;
+    return (tlm_quarters){begin + apart, apart, begin + 4 * apart, end};
+}
+
 /* Rows (padding included) of the block that starts at `row`. */
 static inline uint32_t tlm_rows_of_block(const tlm_matrix *w, uint32_t row)
 {

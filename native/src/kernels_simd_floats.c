@@ -59,53 +59,54 @@ SIMD float number(const void *values, bool half, size_t at)
     return half ? tlm_from_half(((const uint16_t *)values)[at]) : ((const float *)values)[at];
 }
 
-/* n rows at once, two sums each, so that sums do not wait for each other. */
-SIMD void dot_rows(const tlm_matrix *w, const float *x, float *y, uint32_t row, uint32_t n,
-                   bool half)
+/* n rows at once, `apart` rows from each other, two sums each, so that sums do not wait for each
+   other. */
+SIMD void dot_rows(const tlm_matrix *w, const float *x, float *y, uint32_t row, uint32_t apart,
+                   uint32_t n, bool half)
 {
     const void *values = w->u.dense.values;
     const uint32_t columns = w->in;
-    const size_t first = (size_t)row * columns;
+    const size_t first = (size_t)row * columns, step = (size_t)apart * columns;
     f4 even[4], odd[4];
     uint32_t k = 0;
     UNROLL for (uint32_t i = 0; i < n; i++) even[i] = odd[i] = f4_all(0);
     for (; columns - k >= 8; k += 8) {
         const f4 low = f4_load(x + k), high = f4_load(x + k + 4);
         UNROLL for (uint32_t i = 0; i < n; i++) {
-            const size_t at = first + (size_t)i * columns + k;
+            const size_t at = first + i * step + k;
             even[i] = f4_madd(numbers(values, half, at), low, even[i]);
             odd[i] = f4_madd(numbers(values, half, at + 4), high, odd[i]);
         }
     }
     if (columns - k >= 4) {
         UNROLL for (uint32_t i = 0; i < n; i++)
-            even[i] = f4_madd(numbers(values, half, first + (size_t)i * columns + k),
+            even[i] = f4_madd(numbers(values, half, first + i * step + k),
                               f4_load(x + k), even[i]);
         k += 4;
     }
     UNROLL for (uint32_t i = 0; i < n; i++) {
         float sum = f4_sum(f4_add(even[i], odd[i]));
         for (uint32_t rest = k; rest < columns; rest++)
-            sum += number(values, half, first + (size_t)i * columns + rest) * x[rest];
-        y[row + i] = sum;
+            sum += number(values, half, first + i * step + rest) * x[rest];
+        y[row + (size_t)i * apart] = sum;
     }
 }
 
 void tlm_simd_dense(const tlm_matrix *w, const tlm_input *in, float *y, uint32_t row_begin,
                     uint32_t row_end)
 {
-    const uint32_t end = tlm_least(row_end, w->out);
+    const tlm_quarters rows = tlm_quarters_of(row_begin, tlm_least(row_end, w->out));
     uint32_t row = row_begin;
     if (w->u.dense.half) {
-        for (; row + 4 <= end; row += 4)
-            dot_rows(w, in->x, y, row, 4, true);
-        for (; row < end; row++)
-            dot_rows(w, in->x, y, row, 1, true);
+        for (; row < rows.first_end; row++)
+            dot_rows(w, in->x, y, row, rows.apart, 4, true);
+        for (row = rows.rest; row < rows.end; row++)
+            dot_rows(w, in->x, y, row, 0, 1, true);
     } else {
-        for (; row + 4 <= end; row += 4)
-            dot_rows(w, in->x, y, row, 4, false);
-        for (; row < end; row++)
-            dot_rows(w, in->x, y, row, 1, false);
+        for (; row < rows.first_end; row++)
+            dot_rows(w, in->x, y, row, rows.apart, 4, false);
+        for (row = rows.rest; row < rows.end; row++)
+            dot_rows(w, in->x, y, row, 0, 1, false);
     }
 }
 
