@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from terselm.evaluate.native import evaluate_file
@@ -210,6 +211,35 @@ def test_only_some_seeds(tmp_path: Path, corpus: Path, write_suite: WriteSuite):
     for seeds, words in (("1,7", "no row has seed 7; they have 0, 1"), ("one", "not 'one'")):
         wrong = reproduce(folder, out, corpus, "--seeds", seeds)
         assert wrong.returncode == 2 and words in wrong.stderr
+
+
+def test_seeds_share_what_their_teachers_wrote_and_said(
+    tmp_path: Path, corpus: Path, write_suite: WriteSuite
+):
+    recover = {"method": "recover", "epochs": 2, "batch": 4, "distill": True}
+    suite = {
+        "dense": {"train": TRAIN, "seeds": [0, 1, 2]},
+        "pupil": {
+            "start": "dense",
+            "teacher": ["dense", "dense-seed-1"],
+            "teacher_seed": 0,
+            "generated": 500,
+            "generated_seed": 7,
+            "compress": [{**recover, "distill_samples": 9}],
+            "seeds": [0, 2],
+        },
+    }
+    folder, out = write_suite(suite), tmp_path / "out"
+    assert reproduce(folder, out, corpus, "--rows", "pupil", "--seeds", "0").returncode == 0
+    assert set(results(out)) == {"dense", "dense-seed-1", "pupil"}
+    (text,) = (out / "lessons").glob("text-*.npy")
+    (samples,) = (out / "lessons").glob("samples-*")
+    assert np.load(text).shape == (500,)
+    done = reproduce(folder, out, corpus, "--rows", "pupil", "--seeds", "2")
+    assert done.returncode == 0, done.stderr
+    assert "pupil-seed-2" in results(out)
+    # None is left to be taught.
+    assert not samples.exists() and not (out / "lessons").exists()
 
 
 def test_needed_rows_are_run_with_the_seeds_that_they_are_needed_with(tmp_path: Path):

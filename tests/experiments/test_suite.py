@@ -126,6 +126,28 @@ def test_one_run_of_a_teacher_may_teach_every_seed():
         Experiment(title="none", train=TRAIN, teacher_seed=2)
 
 
+def test_a_run_may_be_named_as_a_teacher():
+    suite = suite_of()
+    student = {"title": "student", "train": TRAIN}
+    several = Experiment(**student, teacher=["dense", "dense-seed-3"])
+    suite["pupil"] = several
+    assert several.needed_runs(5) == [("dense", 5), ("dense", 3)]
+    assert several.needs() == ["dense", "dense"]
+    fixed = several.model_copy(update={"teacher_seed": 1})
+    assert fixed.teacher_runs(5) == [("dense", 1), ("dense", 3)]
+    other = {**suite, "pupil": Experiment(**student, teacher=["dense", "dense-seed-4"])}
+    assert key_of("pupil", 5, suite) != key_of("pupil", 5, other)
+
+
+def test_all_seeds_may_read_the_same_text():
+    student = {"title": "student", "train": TRAIN, "teacher": "dense", "generated": 9}
+    own = suite_of() | {"pupil": Experiment(**student)}
+    same = suite_of() | {"pupil": Experiment(**student, generated_seed=0)}
+    assert key_of("pupil", 0, own) != key_of("pupil", 0, same)
+    with pytest.raises(ValueError, match="generated_seed without generated"):
+        Experiment(title="none", train=TRAIN, generated_seed=0)
+
+
 def test_several_may_teach():
     suite = suite_of()
     suite["other"] = Experiment(title="other", train=TRAIN)

@@ -345,6 +345,38 @@ def test_a_teacher_keeps_its_mode_and_its_weights():
     assert all(torch.equal(before[name], value) for name, value in weights(teacher).items())
 
 
+def test_what_teachers_said_is_shared_by_runs(tmp_path, monkeypatch):
+    settings = {"distillation_samples": 20, "epochs": 2}
+
+    def run(name: str | None, teacher: LanguageModel, **more: Any) -> LanguageModel:
+        folder = None if name is None else tmp_path / name
+        found = train(None, {**settings, **more}, teacher=teacher, folder=folder, lessons=shared)
+        return found.model
+
+    shared, teacher = tmp_path / "lessons", make_model("gru", seed=7)
+    first = run("first", teacher)
+    (left,) = shared.iterdir()
+    other = run("other", make_model("gru", seed=8))
+    assert not same_weights(first, other)
+    assert len(list(shared.iterdir())) == 2
+    alone = run(None, teacher)
+    monkeypatch.setattr(teacher, "hidden", None)
+    second = run("second", teacher)
+    # Another seed and windows cut elsewhere read the same samples.
+    third = run("third", teacher, seed=4, random_window=True)
+    assert same_weights(first, alone) and same_weights(first, second)
+    assert not same_weights(first, third)
+    # A new run in a folder does not spoil what others share with the old one.
+    before = left.read_bytes()
+    monkeypatch.undo()
+    run("second", teacher, distillation_samples=30)
+    assert left.read_bytes() == before
+    assert len(list(shared.iterdir())) == 3
+    for name, value in (("batch", 3), ("distillation_temperature", 2.0)):
+        run(f"with {name}", teacher, **{name: value})
+    assert len(list(shared.iterdir())) == 5
+
+
 def test_the_observer_hears_of_a_failure():
     observer = Recording()
 

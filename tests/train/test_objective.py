@@ -16,7 +16,7 @@ from terselm.models.language_model import LanguageModel
 from terselm.models.regularization import Regularization
 from terselm.text.build import vocabulary_from_words
 from terselm.train.config import TrainingConfig, make_training_config
-from terselm.train.distillation import Distillation, relative_square_error
+from terselm.train.distillation import Distillation, Place, relative_square_error
 from terselm.train.objective import Objective
 from terselm.train.windows import Windows, varied_starts
 from tests.tiny import make_model
@@ -255,7 +255,7 @@ def test_teachers_that_are_sampled_read_the_text_once(monkeypatch: pytest.Monkey
     settings = {"distillation_weight": 0.3, "distillation_temperature": 2.0}
     config = exact({**settings, "distillation_samples": 400})
     distillation = Distillation(teachers, student, config)
-    distillation.open(None, streams=3, stored=None)
+    distillation.open(Place(None, streams=3, steps=10), stored=None)
     objective = Objective(student.eval(), config, distillation)
     inputs, targets = window(time=10)
     state = student.initial_state(3)

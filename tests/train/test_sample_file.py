@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from terselm.errors import TerselmError
-from terselm.train.sample_file import SampleFile
+from terselm.train.sample_file import SampleFile, take_shared
 
 STREAMS, SAMPLES = 3, 5
 
@@ -85,4 +85,35 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(TerselmError, match="samples: cannot be written: No space left"):
         file.append(some(4, 50))
     assert file.known == 0
+    file.close()
+
+
+def test_a_file_is_shared(tmp_path: Path):
+    path, shared, taken = tmp_path / "samples", tmp_path / "all" / "shared", tmp_path / "taken"
+    assert not take_shared(shared, taken)
+    file = SampleFile(path, STREAMS, SAMPLES, 50)
+    file.append(some(4, 50))
+    file.share(shared)
+    file.share(shared)
+    file.close()
+    assert take_shared(shared, taken)
+    again = SampleFile(taken, STREAMS, SAMPLES, 50, known=4)
+    assert np.array_equal(again.read(0, 4), some(4, 50))
+    again.close()
+    # A new run in the first folder leaves what others read as it is.
+    new = SampleFile(path, STREAMS, SAMPLES, 50)
+    new.append(some(1, 20))
+    new.close()
+    assert np.array_equal(np.frombuffer(shared.read_bytes(), "<u2"), some(4, 50).ravel())
+    nameless = SampleFile(None, STREAMS, SAMPLES, 50)
+    nameless.share(tmp_path / "nothing")
+    nameless.close()
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_what_cannot_be_shared_is_one_line(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    file = SampleFile(tmp_path / "samples", STREAMS, SAMPLES, 50)
+    with pytest.raises(TerselmError, match="cannot be written"):
+        file.share(tmp_path / "file" / "shared")
     file.close()

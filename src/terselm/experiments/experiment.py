@@ -23,7 +23,7 @@ USUAL_DATA = "ptb"
 """The corpus that `terselm reproduce` reads if it is told nothing else."""
 UNHASHED = ("title", "published", "note", "seeds", "budget")
 """Fields that say something about a model and nothing about how it is made."""
-ADDED = ("teacher_seed", "generated")
+ADDED = ("teacher_seed", "generated", "generated_seed")
 """Fields that count for a key only where they are set."""
 
 
@@ -85,12 +85,15 @@ class Experiment(BaseModel):
         In the place of `train`: the experiment whose model is taken.
     teacher : str, list of str, or None
         The experiment whose model teaches, in `train` and in steps that distil; several teach
-        together, by the mean of their distributions.
+        together, by the mean of their distributions. "NAME-seed-N" is that run of it alone.
     teacher_seed : int or None
-        Which of their runs, for all seeds; None: those of the same seed.
+        Which of their runs, for all seeds, where it is not said there; None: those of the same
+        seed.
     generated : int or None
-        Tokens of text that the teachers write for this run, read in training, and in `recover`
-        steps, after the real text; see `terselm.train.generation`.
+        Tokens of text that the teachers write, read in training, and in `recover` steps, after
+        the real text; see `terselm.train.generation`.
+    generated_seed : int or None
+        Of that text, the same one for all seeds; None: each run has its own.
     compress : list of dict
         Steps of a recipe.
     data : str or None
@@ -111,6 +114,7 @@ class Experiment(BaseModel):
     teacher: str | Annotated[list[str], Field(min_length=1)] | None = None
     teacher_seed: Seed | None = None
     generated: Annotated[int, Field(gt=0)] | None = None
+    generated_seed: Seed | None = None
     compress: list[dict[str, Any]] = []
     data: str | None = None
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
@@ -130,6 +134,8 @@ class Experiment(BaseModel):
             raise ValueError("teacher_seed without a teacher says nothing")
         if self.generated is not None and self.teacher is None:
             raise ValueError("generated needs a teacher, who writes it")
+        if self.generated_seed is not None and self.generated is None:
+            raise ValueError("generated_seed without generated says nothing")
         if self.train is not None and "seed" in self.train:
             raise ValueError("the seed of train comes from seeds")
         return self
@@ -139,15 +145,15 @@ class Experiment(BaseModel):
         return [name for name, _ in self.needed_runs(0)]
 
     def teachers(self) -> list[str]:
-        """Return the experiments whose models teach."""
+        """Return the experiments whose models teach, or runs of them."""
         if self.teacher is None:
             return []
         return [self.teacher] if isinstance(self.teacher, str) else self.teacher
 
     def teacher_runs(self, seed: int) -> list[tuple[str, int]]:
         """Return name and seed of the runs whose models teach this one."""
-        taught = seed if self.teacher_seed is None else self.teacher_seed
-        return [(name, taught) for name in self.teachers()]
+        usual = seed if self.teacher_seed is None else self.teacher_seed
+        return [named_run(label) or (label, usual) for label in self.teachers()]
 
     def needed_runs(self, seed: int) -> list[tuple[str, int]]:
         """Return name and seed of the runs whose models this one takes."""
@@ -160,6 +166,12 @@ class Experiment(BaseModel):
         # Experiments from before there were these fields keep their keys.
         unset = [name for name in ADDED if values[name] is None]
         return {n: value for n, value in values.items() if n not in (*UNHASHED, *unset)}
+
+
+def named_run(label: str) -> tuple[str, int] | None:
+    """Return name and seed of what "NAME-seed-N" stands for; None where it is no such label."""
+    name, there, number = label.rpartition("-seed-")
+    return (name, int(number)) if there and number.isdecimal() else None
 
 
 def load_experiment(path: Path) -> Experiment:

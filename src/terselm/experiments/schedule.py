@@ -25,6 +25,7 @@ from filelock import Timeout
 from terselm.cells.base import UNFUSED
 from terselm.errors import TerselmError
 from terselm.experiments.experiment import Experiment, key_of
+from terselm.experiments.lessons import forget, lessons_folder
 from terselm.experiments.store import label_of, model_file, stored_result
 from terselm.experiments.suite import Suite, needed_rows
 from terselm.experiments.training import make_settings
@@ -121,7 +122,16 @@ def run_all(plan: Plan, remark: Callable[[str], None]) -> Progress:
         # A process that was killed takes the pool along; the rest goes on in another one.
         with contextlib.suppress(BrokenProcessPool):
             _run_in_a_pool(plan, waiting, progress, remark)
+    if _none_is_left_to_teach(plan):
+        forget(plan.folder)
     return progress
+
+
+def _none_is_left_to_teach(plan: Plan) -> bool:
+    """Whether every run of the suite that has teachers is done, asked for or not."""
+    taught = [name for name, experiment in plan.suite.items() if experiment.teacher is not None]
+    runs = ((name, seed) for name in taught for seed in plan.suite[name].seeds)
+    return lessons_folder(plan.folder).exists() and all(finished(plan, *run) for run in runs)
 
 
 def _run_in_a_pool(

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 from terselm.errors import UsageError
-from terselm.experiments.experiment import Experiment, load_experiment
+from terselm.experiments.experiment import Experiment, load_experiment, named_run
 from terselm.registry import suggest
 
 Suite = Mapping[str, Experiment]
@@ -56,10 +56,9 @@ def load_suite(folder: Path) -> dict[str, Experiment]:
     if not found:
         raise UsageError(f"{folder} holds no experiment (*.yaml)")
     for name, experiment in found.items():
-        first, seed, number = name.rpartition("-seed-")
-        if seed and number.isdecimal() and first in found:
+        if (run := named_run(name)) is not None:
             raise UsageError(
-                f"{folder / name}.yaml: the runs of {first!r} are called so; give another name"
+                f"{folder / name}.yaml: the runs of {run[0]!r} are called so; give another name"
             )
         for other in experiment.needs():
             if other not in found:

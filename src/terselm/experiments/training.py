@@ -171,6 +171,7 @@ class Trainer:
         resume: bool,
         device: str,
         teacher: Teacher | None = None,
+        lessons: Path | None = None,
         more_text: npt.NDArray[np.integer[Any]] | None = None,
         observer: Observer | None = None,
     ) -> FitResult:
@@ -183,6 +184,8 @@ class Trainer:
         resume : bool
         device : str
         teacher : LanguageModel, sequence of LanguageModel, or None
+        lessons : Path or None
+            Where runs share samples of what teachers say.
         more_text : ndarray or None
             Token ids [tokens] to train on after those of the training text.
         observer : Observer or None
@@ -196,6 +199,7 @@ class Trainer:
             validation_ids=self.valid_tokens.ids,
             teacher=teacher,
             folder=folder,
+            lessons=lessons,
             resume=resume,
             observer=observer,
             device=device,

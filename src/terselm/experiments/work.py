@@ -20,6 +20,7 @@ from terselm.compress.recipe import Recipe
 from terselm.evaluate.native import evaluate_file
 from terselm.evaluate.perplexity import perplexity
 from terselm.experiments.experiment import Experiment
+from terselm.experiments.lessons import Teaching
 from terselm.experiments.store import (
     Clock,
     begin_work,
@@ -32,7 +33,6 @@ from terselm.experiments.store import (
     write_result,
 )
 from terselm.experiments.training import Trainer, make_settings
-from terselm.files import atomic_write
 from terselm.models.checkpoint import load, save
 from terselm.models.language_model import LanguageModel
 from terselm.pipeline.finish import machine
@@ -41,7 +41,6 @@ from terselm.runtime.timing import measure_quickly
 from terselm.text.base import Vocabulary
 from terselm.text.corpus import Corpus, open_corpus
 from terselm.text.token_cache import tokenize
-from terselm.train.generation import generate
 from terselm.train.progress import ProgressObserver
 
 
@@ -201,7 +200,8 @@ def _started(order: Order, corpus: Corpus, work: Path) -> LanguageModel:
     done = work / "trained.safetensors"
     if done.exists():
         return load(done, order.device)
-    teachers = [load(path, order.device) for path in order.teachers]
+    teaching = _teaching(order, work)
+    teachers = teaching.teachers
     settings = make_settings({**(order.experiment.train or {}), "seed": order.seed})
     trainer = Trainer(settings, corpus, teachers[0].vocabulary if teachers else None)
     result = trainer.train(
@@ -209,7 +209,8 @@ def _started(order: Order, corpus: Corpus, work: Path) -> LanguageModel:
         resume=True,
         device=order.device,
         teacher=teachers or None,
-        more_text=_generated(order, work, teachers),
+        lessons=teaching.shared,
+        more_text=teaching.text(),
         observer=ProgressObserver(order.label),
     )
     if result.stopped == "interrupted":
@@ -222,8 +223,8 @@ def _compressed(order: Order, corpus: Corpus, work: Path, model: LanguageModel) 
     def text(split: str) -> Callable[[Vocabulary], Any]:
         return lambda words: tokenize(corpus, split, words).ids
 
-    teachers = [load(path, order.device) for path in order.teachers]
-    more = _generated(order, work, teachers)
+    teaching = _teaching(order, work)
+    teachers, more = teaching.teachers, teaching.text()
 
     def to_learn(words: Vocabulary) -> Any:
         ids = text("train")(words)
@@ -241,6 +242,7 @@ def _compressed(order: Order, corpus: Corpus, work: Path, model: LanguageModel) 
         order.seed,
         observer=lambda: ProgressObserver(f"{order.label}: recover"),
         folder=lambda: work / f"recovery-{next(number)}",
+        lessons=teaching.shared,
         validation_text=text("valid"),
     )
     calibration = text("train")(model.vocabulary)[:CALIBRATION_TOKENS]
@@ -248,16 +250,6 @@ def _compressed(order: Order, corpus: Corpus, work: Path, model: LanguageModel) 
     return compress(model, Recipe.from_list(order.experiment.compress), context).model
 
 
-def _generated(order: Order, work: Path, teachers: list[LanguageModel]) -> Any:
-    """Return the text [tokens] that the teachers wrote for this run, or None if none is wanted.
-
-    It is kept: a run that goes on must read what it read before.
-    """
-    wanted = order.experiment.generated
-    if wanted is None:
-        return None
-    path = work / "generated.npy"
-    if not path.exists():
-        with atomic_write(path) as file:
-            np.save(file, generate(teachers, wanted, order.seed))
-    return np.load(path, allow_pickle=False)
+def _teaching(order: Order, work: Path) -> Teaching:
+    experiment, files = order.experiment, order.teachers
+    return Teaching(experiment, order.seed, files, order.folder, work, order.device)

@@ -28,6 +28,7 @@ def make_recovery(
     remark: Callable[[str], None] | None = None,
     observer: Callable[[], Observer] | None = None,
     folder: Callable[[], Path] | None = None,
+    lessons: Path | None = None,
     validation_text: Callable[[Vocabulary], Tokens] | None = None,
 ) -> Recovery:
     """Return the callable that trains a compressed model further.
@@ -50,6 +51,8 @@ def make_recovery(
     folder : callable, optional
         Returns where the checkpoint of the next training goes; if it holds one, that training
         goes on from there.
+    lessons : Path, optional
+        Where trainings share samples of what teachers say.
     validation_text : callable, optional
         Returns what `validate` reads; a training does not go on if it is another text.
     """
@@ -69,6 +72,7 @@ def make_recovery(
             validation_ids=None if validation_text is None else validation_text(model.vocabulary),
             teacher=teacher,
             folder=None if folder is None else folder(),
+            lessons=lessons,
             resume=folder is not None,
             observer=None if observer is None else observer(),
             device=model.device.type,

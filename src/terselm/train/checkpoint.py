@@ -26,6 +26,8 @@ METRICS_NAME = "metrics.jsonl"
 LOCK_NAME = "lock"
 CHUNK = 1 << 20
 DIGEST_BYTES = 32
+LESSON_SETTINGS = ("batch", "precision", "distillation_samples", "distillation_temperature")
+"""What samples depend on, beside teachers, text and processes."""
 
 
 class RunFolder:
@@ -35,10 +37,13 @@ class RunFolder:
     ----------
     folder : Path or None
         Made where it is missing. None keeps nothing.
+    lessons : Path or None
+        Where runs share what teachers said; see `train.loop.fit`.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, lessons: Path | None = None) -> None:
         self.folder = folder
+        self.lessons = lessons
         self._lock: FileLock | None = None
 
     @property
@@ -51,9 +56,19 @@ class RunFolder:
         """The file of metrics lines."""
         return None if self.folder is None else self.folder / METRICS_NAME
 
-    def samples_of(self, rank: int) -> Path | None:
-        """Return where a process keeps what teachers said."""
-        return None if self.folder is None else self.folder / f"samples-{rank}"
+    def samples_of(
+        self, fingerprint: Mapping[str, Any], rank: int
+    ) -> tuple[Path | None, Path | None]:
+        """Return where a process keeps what teachers said, and where runs share that."""
+        if self.folder is None:
+            return None, None
+        path = self.folder / f"samples-{rank}"
+        if self.lessons is None:
+            return path, None
+        training = {name: fingerprint["training"][name] for name in LESSON_SETTINGS}
+        alike = [training, *(fingerprint[n] for n in ("teacher", "training text", "processes"))]
+        key = hashlib.sha256(json.dumps(alike).encode()).hexdigest()[:16]
+        return path, self.lessons / f"samples-{key}-{rank}"
 
     def open(self, fingerprint: Mapping[str, Any], resume: bool) -> dict[str, Any] | None:
         """Make the folder ready for a run, and keep it from other processes until `close`.

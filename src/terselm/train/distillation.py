@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,28 @@ from terselm.models.lesson import Lesson, Samples, Scores, draw
 from terselm.models.output import OutputLayer
 from terselm.models.teacher import Teacher, teachers_of
 from terselm.train.config import TrainingConfig
-from terselm.train.sample_file import SampleFile
+from terselm.train.sample_file import SampleFile, take_shared
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where samples of a text are kept.
+
+    Attributes
+    ----------
+    path : Path or None
+        Those of this run; None: in a temporary file.
+    shared : Path or None
+        Whence they are taken if a run with the same teachers and text has left them there, and
+        where they are left otherwise. None: nowhere.
+    streams, steps : int
+        Of the text, as this process reads it.
+    """
+
+    path: Path | None
+    streams: int
+    steps: int
+    shared: Path | None = None
 
 
 class Distillation:
@@ -61,22 +83,19 @@ class Distillation:
         self.weight = config.distillation_weight
         self.temperature = config.distillation_temperature
         self.hidden_weight = config.distillation_hidden
-        self._seed = config.seed
         self._samples = config.distillation_samples
         self._kept: SampleFile | None = None
-        self._position = 0
+        self._shared: Path | None = None
+        self._steps = self._position = 0
         # Of each teacher, after the last window.
         self._states: list[list[State]] | None = None
 
-    def open(self, path: Path | None, streams: int, stored: Mapping[str, Any] | None) -> None:
+    def open(self, place: Place, stored: Mapping[str, Any] | None) -> None:
         """Make ready for a run.
 
         Parameters
         ----------
-        path : Path or None
-            Where samples are kept; None: in a temporary file.
-        streams : int
-            That this process reads.
+        place : Place
         stored : mapping or None
             What `training_state` returned in the run to go on with, on the teachers' device.
 
@@ -89,9 +108,15 @@ class Distillation:
         if stored is not None:
             self._states, self._position = stored["states"], stored["position"]
             known = stored["known"]
-        if self._samples is not None and self.weight:
-            words = len(self.teachers[0].vocabulary)
-            self._kept = SampleFile(path, streams, self._samples, words, known)
+        if self._samples is None or not self.weight:
+            return
+        if place.path is not None and place.shared is not None:
+            self._shared = place.shared
+            if stored is None and take_shared(place.shared, place.path):
+                known = place.steps
+        words = len(self.teachers[0].vocabulary)
+        self._steps = place.steps
+        self._kept = SampleFile(place.path, place.streams, self._samples, words, known)
 
     def close(self) -> None:
         """Close what was opened."""
@@ -148,10 +173,18 @@ class Distillation:
         if start < kept.known:
             words = torch.from_numpy(kept.read(start, steps)).to(tokens.device)
             return Samples(words.flatten(0, 1))
-        offsets = np.random.default_rng([self._seed, start]).random((steps * streams), np.float32)
+        # The same for every run, seed and cut, so that runs may share them.
+        offsets = np.concatenate(
+            [
+                np.random.default_rng(step).random(streams, np.float32)
+                for step in range(start, start + steps)
+            ]
+        )
         there = torch.from_numpy(offsets).to(tokens.device)
         drawn = draw(self._scores(self._teach(tokens)), self.temperature, kept.samples, there)
         kept.append(drawn.words.view(steps, streams, -1).cpu().numpy())
+        if self._shared is not None and kept.known == self._steps:
+            kept.share(self._shared)
         return drawn
 
     @torch.no_grad()

@@ -68,6 +68,7 @@ def fit(
     validation_ids: np.ndarray | None = None,
     teacher: Teacher | None = None,
     folder: Path | None = None,
+    lessons: Path | None = None,
     resume: bool = False,
     observer: Observer | None = None,
     device: str = "auto",
@@ -96,6 +97,9 @@ def fit(
         `train.distillation`).
     folder : Path or None
         Where checkpoint and metrics go; None keeps nothing on disk.
+    lessons : Path or None
+        A folder on the same disk in which runs with the same teachers and text share the samples
+        of what those say (`distillation_samples`): the first run leaves them there.
     resume : bool
         Go on with the run in `folder`, to the very weights that it would have had without the
         stop (bit for bit on CPU); where there is none yet, begin it.
@@ -124,7 +128,7 @@ def fit(
     # What is meant by "auto" must not change where a run goes on.
     precision = resolved(config.precision, workers.device)
     config = config.model_copy(update={"precision": precision})
-    run_folder = RunFolder(folder)
+    run_folder = RunFolder(folder, lessons)
     fingerprint = fingerprint_of(config, model, train_ids, validation_ids, teacher, workers.world)
     cuda = [workers.device] if workers.device.type == "cuda" else []
     with (

@@ -18,7 +18,7 @@ from terselm.models.language_model import LanguageModel
 from terselm.train.averaging import make_average
 from terselm.train.checkpoint import RunFolder, save_checkpoint
 from terselm.train.config import TrainingConfig
-from terselm.train.distillation import Distillation
+from terselm.train.distillation import Distillation, Place
 from terselm.train.distributed import Workers
 from terselm.train.interruption import StopRequest
 from terselm.train.metrics import EpochRecord, Meter, MetricsFile, Observer, RunInfo, Stopped
@@ -92,8 +92,9 @@ class Run:
         self._norm: Tensor | None = None
         length, taught = (0, None) if stored is None else self._load(stored)
         if distillation is not None:
-            path = folder.samples_of(workers.rank)
-            distillation.open(path, self._windows.streams, taught)
+            path, shared = folder.samples_of(fingerprint, workers.rank)
+            place = Place(path, self._windows.streams, self._windows.steps, shared)
+            distillation.open(place, taught)
         metrics = MetricsFile(folder.metrics if workers.is_main else None, length)
         self._reporter = Reporter(self._meter, metrics, observer)
         noise = make_noise(config, ids, len(model.vocabulary))

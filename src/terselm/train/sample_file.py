@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -13,6 +14,24 @@ import numpy.typing as npt
 from terselm.errors import TerselmError
 
 LEAST_WORDS_OF_WIDE_IDS = 2**16
+
+
+def take_shared(shared: Path, path: Path) -> bool:
+    """Put what another run left (see `SampleFile.share`) in the place of a file.
+
+    Returns
+    -------
+    bool
+        Whether there was something.
+    """
+    try:
+        path.unlink(missing_ok=True)
+        os.link(shared, path)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise TerselmError(f"{path}: cannot be written: {error.strerror}") from None
+    return True
 
 
 class SampleFile:
@@ -28,7 +47,7 @@ class SampleFile:
     words : int
         In the vocabulary.
     known : int
-        Steps that an earlier process wrote.
+        Steps that an earlier process wrote; the file is made anew where that is 0.
 
     Attributes
     ----------
@@ -46,6 +65,7 @@ class SampleFile:
     def __init__(
         self, path: Path | None, streams: int, samples: int, words: int, known: int = 0
     ) -> None:
+        self._path = path
         self._shape = (streams, samples)
         self._words = words
         self._type = np.dtype("<u2" if words <= LEAST_WORDS_OF_WIDE_IDS else "<u4")
@@ -54,6 +74,9 @@ class SampleFile:
         self.samples = samples
         self.known = known
         try:
+            if path is not None and not known:
+                # Not emptied: another run may share what is there.
+                path.unlink(missing_ok=True)
             self._file: IO[bytes] = (
                 tempfile.TemporaryFile()  # noqa: SIM115
                 if path is None
@@ -117,6 +140,24 @@ class SampleFile:
             os.fsync(self._file.fileno())
         except OSError as error:
             raise TerselmError(f"{self._name}: cannot be written: {error.strerror}") from None
+
+    def share(self, shared: Path) -> None:
+        """Leave the file to other runs, where it has a name and none is left there already.
+
+        Raises
+        ------
+        TerselmError
+            If it cannot be left there.
+        """
+        if self._path is None or shared.exists():
+            return
+        self.flush()
+        try:
+            shared.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):  # another run was quicker
+                os.link(self._path, shared)
+        except OSError as error:
+            raise TerselmError(f"{shared}: cannot be written: {error.strerror}") from None
 
     def close(self) -> None:
         """Close the file; a temporary one is gone with that."""

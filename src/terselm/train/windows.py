@@ -54,6 +54,11 @@ class Windows:
         streams = TokenStreams(ids, start_id, config.batch, window)
         self._streams = streams.shard(rank, world) if world > 1 else streams
 
+    @property
+    def steps(self) -> int:
+        """Steps of every stream."""
+        return self._streams.length
+
     def epoch(self, number: int) -> Sequence[tuple[Tensor, Tensor]]:
         """Return the (inputs, targets) of an epoch, int64 [time, streams] each, in order."""
         if not self._config.random_window:
