@@ -202,6 +202,14 @@ def test_only_some_rows_and_the_table_alone(tmp_path: Path, corpus: Path, write_
     assert unknown.returncode == 2 and "did you mean 'dense'" in unknown.stderr
 
 
+def test_a_row_that_is_done_needs_nothing(tmp_path: Path, corpus: Path, write_suite: WriteSuite):
+    folder, out = write_suite(SUITE), tmp_path / "out"
+    assert reproduce(folder, out, corpus, "--rows", "small").returncode == 0
+    (out / "models" / "dense.safetensors").unlink()
+    again = reproduce(folder, out, corpus, "--rows", "small")
+    assert again.returncode == 0 and "begun" not in again.stderr
+
+
 def test_only_some_seeds(tmp_path: Path, corpus: Path, write_suite: WriteSuite):
     folder, out = write_suite(SUITE), tmp_path / "out"
     done = reproduce(folder, out, corpus, "--rows", "taught", "--seeds", "1")
@@ -253,6 +261,10 @@ def test_needed_rows_are_run_with_the_seeds_that_they_are_needed_with(tmp_path: 
     assert runs(["fixed"], None) == [("many", 0), ("fixed", 0), ("fixed", 1)]
     assert runs(["fixed"], frozenset([1])) == [("many", 0), ("fixed", 1)]
     assert runs(["many", "fixed"], frozenset([1])) == [("many", 0), ("many", 1), ("fixed", 1)]
+    # What is done needs nothing any more.
+    plan = Plan(suite, ["fixed"], tmp_path, "ptb", "cpu", 1, None)
+    assert _runs(plan, ["fixed"]) == [("many", 0), ("fixed", 1)]
+    assert _runs(plan, ["fixed", "fixed-seed-1"]) == []
 
 
 def test_an_interrupted_run_goes_on(tmp_path: Path, corpus: Path, write_suite: WriteSuite):

@@ -78,10 +78,10 @@ def test_an_empty_folder_a_missing_need_and_a_circle(tmp_path, write_suite: Writ
         load_suite(folder)
 
 
-def test_a_name_that_another_ones_runs_have(write_suite: WriteSuite):
-    load_suite(write_suite({"b-seed-1": {"train": TRAIN}, "a-seed-one": {"train": TRAIN}}))
+def test_a_name_that_another_ones_runs_could_have(write_suite: WriteSuite):
+    load_suite(write_suite({"a-seed-one": {"train": TRAIN}}))
     with pytest.raises(UsageError, match=r"b-seed-1\.yaml: the runs of 'b'"):
-        load_suite(write_suite({"b": {"train": TRAIN}}))
+        load_suite(write_suite({"b-seed-1": {"train": TRAIN}}))
 
 
 def test_rows_bring_what_they_need():

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from terselm.cells.products import product_type
+from terselm.cells.products import product_type, repeated_product
 
 
 def train_sequence(
@@ -66,7 +66,7 @@ class _TrainSequence(torch.autograd.Function):
         wide = torch.promote_types(products, torch.float32)
         with torch.autocast(xs.device.type, enabled=False):
             inputs = xs.to(products).flatten(0, 1)  # [T B, I]
-            recurrent = weight_hh.to(products)
+            recurrent = repeated_product(weight_hh.to(products), batch)
             gates = inputs @ weight_ih.to(products).t()
             gates = (gates.to(wide) + bias.to(wide)).view(time, batch, 3 * hidden)
             outputs = torch.empty(time + 1, batch, hidden, dtype=wide)
@@ -74,7 +74,7 @@ class _TrainSequence(torch.autograd.Function):
             inner = torch.empty(time, batch, hidden, dtype=wide)  # what the reset gate multiplies
             for step in range(time):
                 before, now = outputs[step], gates[step]
-                more = (before.to(products) @ recurrent.t()).to(wide)
+                more = recurrent(before.to(products)).to(wide)
                 now[:, : 2 * hidden].add_(more[:, : 2 * hidden]).sigmoid_()
                 torch.add(more[:, 2 * hidden :], bias_hn, out=inner[step])
                 r, z, n = now.chunk(3, dim=1)
@@ -90,7 +90,7 @@ class _TrainSequence(torch.autograd.Function):
         inputs, outputs, gates, inner, weight_ih, weight_hh, bias_hn = ctx.saved_tensors
         products, wide = inputs.dtype, outputs.dtype
         time, batch, hidden = inner.shape
-        recurrent = weight_hh.to(products)
+        recurrent = repeated_product(weight_hh.to(products).t(), batch)
 
         # How a change of the output moves the sums of the update and the new gate, and a change
         # of the new gate's that of the reset gate.
@@ -116,7 +116,7 @@ class _TrainSequence(torch.autograd.Function):
             of_inputs[step] = now.flatten(1)
             of_recurrent[step, :, : 2 * hidden] = of_inputs[step, :, : 2 * hidden]
             of_recurrent[step, :, 2 * hidden :] = through
-            back = torch.addcmul((of_recurrent[step] @ recurrent).to(wide), of_output, z[step])
+            back = torch.addcmul(recurrent(of_recurrent[step]).to(wide), of_output, z[step])
 
         by_inputs, by_recurrent = of_inputs.flatten(0, 1), of_recurrent.flatten(0, 1)  # [T B, 3 H]
         of_xs = None

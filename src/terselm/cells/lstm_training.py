@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from terselm.cells.products import product_type
+from terselm.cells.products import product_type, repeated_product
 
 SMALL = 400
 """Hidden units below which torch's kernel is the faster one, in float32."""
@@ -86,8 +87,10 @@ class _TrainSequence(torch.autograd.Function):
         wide = torch.promote_types(products, torch.float32)
         with torch.autocast(xs.device.type, enabled=False):
             inputs = xs.to(products).flatten(0, 1)  # [T B, I]
-            recurrent = weight_hh.to(products)
-            project = None if weight_hr is None else weight_hr.to(products)
+            recurrent = repeated_product(weight_hh.to(products), batch)
+            project = None
+            if weight_hr is not None:
+                project = repeated_product(weight_hr.to(products), batch)
             gates = inputs @ weight_ih.to(products).t()
             gates = (gates.to(wide) + bias.to(wide)).view(time, batch, 4 * hidden)
             cells = torch.empty(time + 1, batch, hidden, dtype=wide)
@@ -95,7 +98,7 @@ class _TrainSequence(torch.autograd.Function):
             outputs = torch.empty(time + 1, *output.shape, dtype=products)  # [T + 1, B, P]
             outputs[0] = output
             raw = None if project is None else torch.empty(time, batch, hidden, dtype=products)
-            _steps(gates, cells, outputs, recurrent.t(), raw, project)
+            _steps(gates, cells, outputs, recurrent, raw, project)
         ctx.save_for_backward(inputs, outputs, cells, gates, raw, weight_ih, weight_hh, weight_hr)
         ctx.kinds = [each.dtype for each in (xs, output, cell)]
         return outputs[1:].to(xs.dtype), cells[-1].to(cell.dtype)
@@ -106,8 +109,10 @@ class _TrainSequence(torch.autograd.Function):
         inputs, outputs, cells, gates, raw, weight_ih, weight_hh, weight_hr = ctx.saved_tensors
         products, wide = outputs.dtype, cells.dtype
         time, batch, hidden = gates.shape[0], gates.shape[1], cells.shape[2]
-        recurrent = weight_hh.to(products)
-        project = None if weight_hr is None else weight_hr.to(products)
+        recurrent = repeated_product(weight_hh.to(products).t(), batch)
+        project = None
+        if weight_hr is not None:
+            project = repeated_product(weight_hr.to(products).t(), batch)
 
         # How a change of the cell (of the output, for its gate) moves each gate's sum.
         i, f, g, o = gates.view(time, batch, 4, hidden).unbind(2)
@@ -133,12 +138,12 @@ class _TrainSequence(torch.autograd.Function):
             of_output = given + back
             if project is not None and of_raw is not None:
                 of_raw[step] = of_output
-                of_output = (of_raw[step] @ project).to(wide)
+                of_output = project(of_raw[step]).to(wide)
             of_cell.addcmul_(of_output, passed)
             inner.mul_(every_cell)
             outer.mul_(of_output)
             of_cell.mul_(forget)
-            back = (sums.copy_(slope) @ recurrent).to(wide)
+            back = recurrent(sums.copy_(slope)).to(wide)
 
         every = of_sums.flatten(0, 1)  # [T B, 4 H]
         needs = ctx.needs_input_grad
@@ -164,9 +169,9 @@ def _steps(
     gates: Tensor,
     cells: Tensor,
     outputs: Tensor,
-    recurrent: Tensor,
+    recurrent: Callable[[Tensor], Tensor],
     raw: Tensor | None,
-    project: Tensor | None,
+    project: Callable[[Tensor], Tensor] | None,
 ) -> None:
     """Run the steps: fill in what follows the first of cells and outputs.
 
@@ -178,10 +183,12 @@ def _steps(
         [T, B, 4 H], the input's part of the sums; the gates themselves afterwards.
     cells, outputs : Tensor
         [T + 1, B, H] and [T + 1, B, P].
-    recurrent : Tensor
-        [P, 4 H].
-    raw, project : Tensor or None
-        With a projection: [T, B, H], the outputs before it, and [P, H].
+    recurrent : callable
+        Of outputs [B, P] their part of the sums [B, 4 H].
+    raw : Tensor or None
+        With a projection: [T, B, H], the outputs before it.
+    project : callable or None
+        Of outputs before the projection [B, H] those after it.
     """
     hidden = cells.shape[2]
     views = zip(
@@ -197,7 +204,7 @@ def _steps(
     )
     cell, output = cells[0], outputs[0]
     for step, (sums, i_and_f, g, o, i, f, next_cell, next_output) in enumerate(views):
-        sums.add_((output @ recurrent).to(sums.dtype))
+        sums.add_(recurrent(output))
         i_and_f.sigmoid_()
         g.tanh_()
         o.sigmoid_()
@@ -208,4 +215,4 @@ def _steps(
             output.copy_(value)
         else:
             raw[step] = value
-            torch.mm(raw[step], project.t(), out=output)
+            output.copy_(project(raw[step]))

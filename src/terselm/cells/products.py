@@ -1,6 +1,8 @@
-"""In which numbers matrices are multiplied."""
+"""In which numbers matrices are multiplied, and one matrix with many vectors in turn."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -10,3 +12,37 @@ def product_type(x: Tensor) -> torch.dtype:
     """Return what autocast asks for where it is on, else x's own type."""
     device = x.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+
+
+def repeated_product(weight: Tensor, rows: int) -> Callable[[Tensor], Tensor]:
+    """Return the function x ↦ x Wᵀ, for a matrix that is multiplied at every step of a sequence.
+
+    On CPU oneDNN arranges a bfloat16 matrix for the processor in each product, which takes as long
+    as the product itself where x has few rows; here it is done once. Without gradients.
+
+    Parameters
+    ----------
+    weight : Tensor
+        W [out, in].
+    rows : int
+        How many x will have; it changes the speed, not the result.
+    """
+    transposed = weight.t()
+    if weight.dtype != torch.bfloat16 or weight.device.type != "cpu" or not _arranges():
+        return lambda x: x @ transposed
+    operators = torch.ops.mkldnn
+    arranged = operators._reorder_linear_weight(weight.contiguous(), rows)
+
+    def product(x: Tensor) -> Tensor:
+        found: Tensor = operators._linear_pointwise(x, arranged, None, "none", [], "")
+        return found
+
+    return product
+
+
+def _arranges() -> bool:
+    """Return whether torch has the operators: they are not among those it documents."""
+    names = ("_reorder_linear_weight", "_linear_pointwise")
+    return torch.backends.mkldnn.is_available() and all(
+        hasattr(torch.ops.mkldnn, name) for name in names
+    )

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 
+from terselm.evaluate.stream import ready
 from terselm.experiments.experiment import Experiment
 from terselm.files import atomic_write
 from terselm.models.checkpoint import load
@@ -59,7 +60,8 @@ class Teaching:
         work: Path,
         device: str,
     ) -> None:
-        self.teachers: list[LanguageModel] = [load(path, device) for path in files]
+        # Compressed ones teach too: unpacked once, not in every step.
+        self.teachers: list[LanguageModel] = [ready(load(path, device)) for path in files]
         self.shared = lessons_folder(folder)
         self._tokens = experiment.generated
         self._seed = seed if experiment.generated_seed is None else experiment.generated_seed

@@ -11,7 +11,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -116,7 +116,7 @@ def run_all(plan: Plan, remark: Callable[[str], None]) -> Progress:
     """
     progress = Progress()
     progress.done.update(stored_results(plan))
-    waiting = [run for run in _runs(plan) if label_of(*run) not in progress.done]
+    waiting = _runs(plan, progress.done)
     (plan.folder / "logs").mkdir(parents=True, exist_ok=True)
     while waiting:
         # A process that was killed takes the pool along; the rest goes on in another one.
@@ -257,13 +257,17 @@ def jobs_that_fit(suite: Suite, rows: Sequence[str], device: str) -> int:
     return max(1, min(cores, int(free // need), len(experiments)))
 
 
-def _runs(plan: Plan) -> list[tuple[str, int]]:
-    """Return name and seed of every run: those of the rows, and those that they need."""
+def _runs(plan: Plan, done: Collection[str] = ()) -> list[tuple[str, int]]:
+    """Return name and seed of every run: those of the rows, and those that they need.
+
+    Less those that are done, by label, and what only these need.
+    """
     seeds: dict[str, dict[int, None]] = {name: {} for name in plan.suite}
     for name in reversed(list(plan.suite)):
         if name in plan.rows:
             own = plan.suite[name].seeds
             seeds[name] |= dict.fromkeys(s for s in own if plan.seeds is None or s in plan.seeds)
+        seeds[name] = {seed: None for seed in seeds[name] if label_of(name, seed) not in done}
         for seed in seeds[name]:
             for other, needed in plan.suite[name].needed_runs(seed):
                 seeds[other][needed] = None
