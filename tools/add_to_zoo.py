@@ -2,11 +2,14 @@
 """Put a run of `terselm reproduce` into the zoo: its model, its result and its card.
 
 python tools/add_to_zoo.py DIR RUN NAME --suite frontier
+
+What it was made from is read in benchmarks/results, or in DIR where it is not there.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,9 @@ from terselm.files import write_bytes
 from terselm.report.experiment_card import experiment_card
 from terselm.zoo import CARD, MODEL, RESULT
 
-ZOO = Path(__file__).resolve().parent.parent / "zoo"
+ROOT = Path(__file__).resolve().parent.parent
+ZOO = ROOT / "zoo"
+COMMITTED = ROOT / "benchmarks" / "results"
 
 
 def read_result(folder: Path, suite: Suite, name: str, seed: int) -> dict[str, Any]:
@@ -29,7 +34,16 @@ def read_result(folder: Path, suite: Suite, name: str, seed: int) -> dict[str, A
     return result
 
 
-def needed_results(folder: Path, suite: Suite, result: dict[str, Any]) -> list[dict[str, Any]]:
+def committed_result(folder: Path, suite: Suite, name: str, seed: int) -> dict[str, Any] | None:
+    """Return the committed result of a run, or None if there is none that holds."""
+    path = folder / f"{label_of(name, seed)}.json"
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return result if result.get("key") == key_of(name, seed, suite) else None
+
+
+def needed_results(
+    folder: Path, suite: Suite, result: dict[str, Any], committed: Path
+) -> list[dict[str, Any]]:
     """Return the results of the runs that a run took models from, and of theirs, each once."""
     found: dict[tuple[str, int], dict[str, Any]] = {}
     waiting = [result]
@@ -37,7 +51,8 @@ def needed_results(folder: Path, suite: Suite, result: dict[str, Any]) -> list[d
         last = waiting.pop()
         for run in suite[last["name"]].needed_runs(last["seed"]):
             if run not in found:
-                found[run] = read_result(folder, suite, *run)
+                known = committed_result(committed, suite, *run)
+                found[run] = known or read_result(folder, suite, *run)
                 waiting.append(found[run])
     return list(found.values())
 
@@ -55,7 +70,7 @@ def main() -> None:
     if options.run not in suite:
         raise SystemExit(f"{options.suite} has no row {options.run}")
     result = read_result(options.folder, suite, options.run, options.seed)
-    needed = needed_results(options.folder, suite, result)
+    needed = needed_results(options.folder, suite, result, COMMITTED / options.suite)
     card = experiment_card(result, options.name, options.suite, options.licence, needed)
     target = ZOO / options.name
     target.mkdir(parents=True, exist_ok=True)
