@@ -41,8 +41,11 @@ def repeated_product(weight: Tensor, rows: int) -> Callable[[Tensor], Tensor]:
 
 
 def _arranges() -> bool:
-    """Return whether torch has the operators: they are not among those it documents."""
-    names = ("_reorder_linear_weight", "_linear_pointwise")
-    return torch.backends.mkldnn.is_available() and all(
-        hasattr(torch.ops.mkldnn, name) for name in names
+    """Return whether torch has the operators, which it does not document, for this processor."""
+    names = ("_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_supported")
+    if not torch.backends.mkldnn.is_available():
+        return False
+    operators = torch.ops.mkldnn
+    return all(hasattr(operators, name) for name in names) and bool(
+        operators._is_mkldnn_bf16_supported()
     )
