@@ -16,6 +16,7 @@ from terselm.compress.statistics import STREAMS, WARM_UP, collect
 from terselm.errors import UsageError
 from terselm.linear.base import tensor_bytes
 from terselm.linear.dense import Dense
+from terselm.linear.row_blocks import RowBlocks
 from terselm.linear.sparse import Sparse
 from terselm.models.checkpoint import lay_out, load, save
 from terselm.models.config import ModelConfig
@@ -183,18 +184,24 @@ def test_the_bias_makes_up_for_the_mean(cell, name):
     torch.testing.assert_close(total, difference, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("blocks", [False, True])
 @pytest.mark.parametrize("cell", ["lstm", "projected_gru"])
-def test_columns_of_an_embedding_count_by_all_that_reads_them(cell):
+def test_columns_of_an_embedding_count_by_all_that_reads_them(cell, blocks):
     model = make_model(cell)
     weight = model.embedding.dense().detach()
+    if blocks:
+        model.replace_weight("embedding", RowBlocks([Dense(weight[:9]), Dense(weight[9:])]))
     readers = torch.cat(
         [op.dense() for name, op in model.weights().items() if re.match(r"cells\.0\..*_ih", name)]
     )
     context = dataclasses.replace(CONTEXT, statistics=collect(model, IDS), model=model)
     method = make_method("second_order", {"sparsity": 0.5, "update": False, "damping": 1e-8})
-    scores = method.scores(model.embedding, "embedding", context)
-    expected = weight.square() * readers.detach().square().sum(0)
-    torch.testing.assert_close(scores.detach(), expected, rtol=1e-5, atol=1e-6)
+    leaves = {name: op for name, op in model.leaves().items() if name.startswith("embedding")}
+    assert len(leaves) == (2 if blocks else 1)
+    for name, leaf in leaves.items():
+        scores = method.scores(leaf, name, context)
+        expected = leaf.dense().detach().square() * readers.detach().square().sum(0)
+        torch.testing.assert_close(scores.detach(), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("factor", ["left", "right"])

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from terselm.linear.base import LinearOp
 from terselm.linear.low_rank import LowRank
+from terselm.linear.row_blocks import RowBlocks
 from terselm.models.language_model import LanguageModel
 
 
@@ -37,7 +38,8 @@ def looked_up_moment(name: str, model: LanguageModel) -> Tensor | None:
     Returns
     -------
     Tensor or None
-        float64 [in, in]; None where the leaf is neither the embedding nor a factor of it.
+        float64 [in, in]; None where the leaf is neither the embedding nor one of its rows'
+        blocks nor a factor of those.
     """
     if name.partition(".")[0] != "embedding":
         return None
@@ -52,4 +54,9 @@ def _by_leaf(op: LinearOp, name: str, metric: Tensor) -> dict[str, Tensor]:
         return _by_leaf(op.left, f"{name}.left", right @ metric @ right.T) | _by_leaf(
             op.right, f"{name}.right", metric
         )
+    if isinstance(op, RowBlocks):  # each has all columns
+        found: dict[str, Tensor] = {}
+        for key, block in op.children_by_name().items():
+            found |= _by_leaf(block, f"{name}.{key}", metric)
+        return found
     return {} if op.children_by_name() else {name: metric}
