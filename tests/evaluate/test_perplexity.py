@@ -11,7 +11,8 @@ import torch
 
 from terselm.errors import TerselmError, UsageError
 from terselm.evaluate.evaluation import interval
-from terselm.evaluate.perplexity import evaluate, perplexity, ranks_of
+from terselm.evaluate.perplexity import evaluate, perplexity, ranks_of, validation_perplexity
+from terselm.evaluate.stream import LEAST_PART, PARTS, hidden_states, hidden_states_in_parts, ready
 from tests.evaluate.truth import logits_step_by_step, nats_step_by_step, random_ids, split_of
 from tests.tiny import CELL_VARIANTS, FORM_BUILDERS, make_model
 
@@ -49,6 +50,40 @@ def test_equals_the_sum_step_by_step(cell, tied):
     assert result.bits_per_character == pytest.approx(bits / 777, rel=1e-6)
     assert result.average_word_prediction_accuracy == pytest.approx(1 / result.perplexity)
     assert perplexity(model, ids) == pytest.approx(result.perplexity, rel=1e-12)
+
+
+@pytest.mark.parametrize("cell", CELL_VARIANTS)
+def test_parts_side_by_side_are_nearly_the_one_stream(cell):
+    model = make_model(cell)
+    with torch.no_grad():  # as they are, the state is chaotic: it never forgets
+        for op in model.weights().values():
+            op.weight.mul_(0.3)
+    ids = np.array(random_ids(model, 2 * LEAST_PART + 37))
+    assert validation_perplexity(model, ids) == pytest.approx(perplexity(model, ids), rel=1e-6)
+    start = model.vocabulary.start_id
+    with torch.inference_mode():
+        one = torch.cat([hidden for hidden, _ in hidden_states(ready(model), ids, start, 512)])
+        *blocks, rest = (hidden for hidden, _ in hidden_states_in_parts(ready(model), ids, start))
+    steps = torch.cat([each.unflatten(0, (-1, 2)) for each in blocks])  # [T, 2, size]
+    parts = torch.cat([steps.transpose(0, 1).flatten(0, 1), rest])
+    torch.testing.assert_close(parts, one, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("rest", [0, 1, 15])
+def test_parts_hold_every_token_once(rest):
+    model = make_model("lstm")
+    ids = np.array(random_ids(model, PARTS * LEAST_PART + rest))
+    with torch.inference_mode():
+        blocks = list(hidden_states_in_parts(ready(model), ids, model.vocabulary.start_id))
+    assert len(blocks[0][0]) == 128 * PARTS
+    targets = torch.cat([targets for _, targets in blocks])
+    assert torch.equal(targets.bincount(), torch.from_numpy(ids).bincount())
+
+
+def test_a_short_text_is_one_part():
+    model = make_model("lstm")
+    ids = random_ids(model, 2 * LEAST_PART - 1)
+    assert validation_perplexity(model, ids) == pytest.approx(perplexity(model, ids), rel=1e-6)
 
 
 @pytest.mark.parametrize("form", FORM_BUILDERS)

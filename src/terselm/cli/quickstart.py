@@ -126,7 +126,7 @@ def _train(data: str, epochs: int, seed: int, output: Output) -> LanguageModel:
     import torch
 
     from terselm.cli.loading import split_of
-    from terselm.evaluate.perplexity import perplexity
+    from terselm.evaluate.perplexity import validation_perplexity
     from terselm.models.config import make_config
     from terselm.models.language_model import LanguageModel
     from terselm.text.build import build_vocabulary
@@ -150,7 +150,7 @@ def _train(data: str, epochs: int, seed: int, output: Output) -> LanguageModel:
         model,
         train.ids,
         config,
-        validate=lambda candidate: perplexity(candidate, valid.ids),
+        validate=lambda candidate: validation_perplexity(candidate, valid.ids),
         observer=ProgressObserver("train"),
         device="cpu",
     )

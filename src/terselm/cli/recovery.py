@@ -8,7 +8,7 @@ from functools import partial
 from terselm.cli.loading import split_of
 from terselm.cli.output import Output
 from terselm.compress.base import Recovery
-from terselm.evaluate.perplexity import perplexity
+from terselm.evaluate.perplexity import validation_perplexity
 from terselm.models.language_model import LanguageModel
 from terselm.pipeline.recovery import make_recovery
 from terselm.train.progress import ProgressObserver
@@ -27,7 +27,7 @@ def recovery(
     """
 
     def validate(model: LanguageModel) -> float:
-        return perplexity(model, split_of(data, "valid", model.vocabulary).ids)
+        return validation_perplexity(model, split_of(data, "valid", model.vocabulary).ids)
 
     return make_recovery(
         lambda vocabulary: split_of(data, "train", vocabulary).ids,

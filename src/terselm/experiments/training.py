@@ -13,7 +13,7 @@ import torch
 from pydantic import BaseModel, Field, ValidationError
 
 from terselm.errors import UsageError
-from terselm.evaluate.perplexity import perplexity
+from terselm.evaluate.perplexity import validation_perplexity
 from terselm.models.config import ModelConfig, first_problem, make_config
 from terselm.models.language_model import LanguageModel
 from terselm.models.sampling import count_tokens
@@ -195,7 +195,7 @@ class Trainer:
             self.model,
             ids if more_text is None else np.concatenate([ids, more_text]),
             self.settings.training,
-            validate=lambda candidate: perplexity(candidate, self.valid_tokens.ids),
+            validate=lambda candidate: validation_perplexity(candidate, self.valid_tokens.ids),
             validation_ids=self.valid_tokens.ids,
             teacher=teacher,
             folder=folder,

@@ -18,7 +18,7 @@ from terselm.compress.apply import compress
 from terselm.compress.base import CALIBRATION_TOKENS, Context
 from terselm.compress.recipe import Recipe
 from terselm.evaluate.native import evaluate_file
-from terselm.evaluate.perplexity import perplexity
+from terselm.evaluate.perplexity import validation_perplexity
 from terselm.experiments.experiment import Experiment
 from terselm.experiments.lessons import Teaching
 from terselm.experiments.store import (
@@ -238,7 +238,7 @@ def _compressed(order: Order, corpus: Corpus, work: Path, model: LanguageModel) 
     number = itertools.count(1)
     recover = make_recovery(
         to_learn,
-        lambda candidate: perplexity(candidate, text("valid")(candidate.vocabulary)),
+        lambda candidate: validation_perplexity(candidate, text("valid")(candidate.vocabulary)),
         order.seed,
         observer=lambda: ProgressObserver(f"{order.label}: recover"),
         folder=lambda: work / f"recovery-{next(number)}",
