@@ -185,7 +185,7 @@ def test_copying_a_command(visit):
 def test_a_link_opens_its_candidate(visit):
     page = visit().page
     page.locator(".stages a").first.click()
-    assert page.locator("#c44 pre").is_visible()
+    page.locator("#c44 pre").wait_for()  # until it is visible; the page opens it in its own time
 
 
 def test_strings_are_shown_as_text(visit):
