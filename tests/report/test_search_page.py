@@ -185,7 +185,9 @@ def test_copying_a_command(visit):
 def test_a_link_opens_its_candidate(visit):
     page = visit().page
     page.locator(".stages a").first.click()
-    page.locator("#c44 pre").wait_for()  # until it is visible; the page opens it in its own time
+    command = page.locator("#c44 pre")
+    command.wait_for()  # the page opens it in its own time
+    assert command.is_visible()
 
 
 def test_strings_are_shown_as_text(visit):
