@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
+from terselm.cli.main import main
 from terselm.evaluate.native import evaluate_file
 from terselm.experiments.experiment import Experiment
 from terselm.experiments.schedule import Plan, _runs, jobs_that_fit
@@ -50,14 +55,25 @@ def wait_for(words: str, log: Path, process: subprocess.Popen[Any]) -> None:
         time.sleep(0.02)
 
 
-def reproduce(suite: Path, out: Path, data: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(suite, out, data, "--jobs", "1", *more),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+@dataclass(frozen=True)
+class Done:
+    """What a command left."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def reproduce(suite: Path, out: Path, data: Path, *more: str) -> Done:
+    """Do the command in this process, where PyTorch is loaded already."""
+    said, remarked = io.StringIO(), io.StringIO()
+    with (
+        contextlib.redirect_stdout(said),
+        contextlib.redirect_stderr(remarked),
+        pytest.raises(SystemExit) as caught,
+    ):
+        main(command(suite, out, data, "--jobs", "1", *more)[3:])
+    return Done(int(caught.value.code or 0), said.getvalue(), remarked.getvalue())
 
 
 def results(out: Path) -> dict[str, Any]:
@@ -339,12 +355,6 @@ def test_as_many_at_once_as_fit():
     assert jobs_that_fit(suite, ["7", "after"], "cpu") == 1
 
 
-def children(pid: int) -> dict[int, str]:
-    """The processes that this one began, with their command lines."""
-    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return {int(each): Path(f"/proc/{each}/cmdline").read_text() for each in found}
-
-
 def test_a_run_whose_process_is_killed_does_not_stop_the_others(
     tmp_path: Path, corpus: Path, write_suite: WriteSuite
 ):
@@ -355,9 +365,12 @@ def test_a_run_whose_process_is_killed_does_not_stop_the_others(
     )
     log = out / "logs" / "a-long.log"
     wait_for("epoch 1/", log, process)
-    for pid, line in children(process.pid).items():
-        if "spawn_main" in line:
-            os.kill(pid, signal.SIGKILL)
+    command_itself = psutil.Process(process.pid)
+    helpers = command_itself.children()
+    runs = [each for each in command_itself.children(recursive=True) if each not in helpers]
+    # Where no server begins them, they are children themselves.
+    for each in runs or [each for each in helpers if "spawn_main" in str(each.cmdline())]:
+        each.kill()
     _, said = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "a-long: failed: a process was killed" in said and "Traceback" not in said
@@ -365,6 +378,13 @@ def test_a_run_whose_process_is_killed_does_not_stop_the_others(
 
 
 def test_a_run_whose_parent_went_before_it_began_stops_at_once():
-    code = "from terselm.experiments.schedule import _stop_with; _stop_with(2**22 + 1)"
+    code = """
+import multiprocessing.process as process, os
+from terselm.experiments.processes import stop_with_parent
+end, other = os.pipe()
+os.close(other)
+process._parent_process = process._ParentProcess("parent", 1, end)
+stop_with_parent()
+"""
     done = subprocess.run([sys.executable, "-c", code], timeout=60, check=False)
     assert done.returncode == -signal.SIGTERM

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
-import signal
 import sys
 import threading
 import time
@@ -26,6 +24,7 @@ from terselm.cells.base import UNFUSED
 from terselm.errors import TerselmError
 from terselm.experiments.experiment import Experiment, key_of
 from terselm.experiments.lessons import forget, lessons_folder
+from terselm.experiments.processes import run_context, stop_with_parent
 from terselm.experiments.store import label_of, model_file, stored_result
 from terselm.experiments.suite import Suite, needed_rows
 from terselm.experiments.training import make_settings
@@ -41,6 +40,8 @@ USUAL_MODEL = {"hidden": 650, "layers": 2}
 """Of a run that starts from another one's model."""
 KILLED = "a process was killed, most likely for want of memory; what was trained is kept"
 MOST_ON_A_GPU = 4
+NEEDED_BY_RUNS = (__name__, "torch._dynamo")
+"""The second is loaded by PyTorch's optimizers, and takes as long as the rest of PyTorch."""
 SECONDS_BETWEEN_LOOKS = 1.0
 """At what other processes do in the same folder."""
 
@@ -148,7 +149,7 @@ def _run_in_a_pool(
         If a process was killed; its run, and those beside it, are noted as failed.
     """
     running: dict[Future[dict[str, Any]], Order] = {}
-    context = multiprocessing.get_context("spawn")
+    context = run_context(NEEDED_BY_RUNS)
     with ProcessPoolExecutor(plan.jobs, mp_context=context, max_tasks_per_child=1) as pool:
         try:
             while waiting or running:
@@ -202,7 +203,7 @@ def _begin(
             progress.failed[label] = f"since {other} was made otherwise in the meantime"
             remark(f"{label}: not run, {progress.failed[label]}")
         else:
-            running[pool.submit(_perform_logged, ready, os.getpid())] = ready
+            running[pool.submit(_perform_logged, ready)] = ready
             remark(f"{ready.label}: begun, log in {_log(ready)}")
         waiting.remove((name, seed))
 
@@ -348,7 +349,7 @@ def _log(order: Order) -> Path:
     return order.folder / "logs" / f"{order.label}.log"
 
 
-def _perform_logged(order: Order, parent: int) -> dict[str, Any]:
+def _perform_logged(order: Order) -> dict[str, Any]:
     """Do a run with its progress in a log file; runs in a process of its own."""
     with (
         _log(order).open("a", encoding="utf-8", buffering=1) as log,
@@ -358,7 +359,7 @@ def _perform_logged(order: Order, parent: int) -> dict[str, Any]:
         # Training and compression print through sys.stderr of the moment, rich among them.
         assert sys.stderr is log
         warnings.filterwarnings("ignore", message=UNFUSED)
-        threading.Thread(target=_stop_with, args=(parent,), daemon=True).start()
+        threading.Thread(target=stop_with_parent, daemon=True).start()
         try:
             return perform(order)
         except TerselmError:
@@ -366,13 +367,6 @@ def _perform_logged(order: Order, parent: int) -> dict[str, Any]:
         except Exception:
             traceback.print_exc()
             raise
-
-
-def _stop_with(parent: int) -> None:
-    """Stop this process, with a checkpoint, when the one that began it is gone."""
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _parameters(experiment: Experiment) -> float:
