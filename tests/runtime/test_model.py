@@ -211,15 +211,31 @@ def test_kenlms_names(path: Path) -> None:
     assert scorer.perplexity(sentence) == pytest.approx(10 ** (-scorer.score(sentence) / 4))
     state, after = scorer.new_state(), scorer.new_state()
     scorer.BeginSentenceWrite(state)
-    total = 0.0
-    for word in [*sentence.split(), "<eos>"]:
-        total += scorer.BaseScore(state, word, after)
-        state, after = after, state
-    assert total == pytest.approx(scorer.score(sentence), rel=1e-6)
+    for end in ("<eos>", "</s>"):  # ours, and that of programs written for KenLM
+        scorer.BeginSentenceWrite(state)
+        total = 0.0
+        for word in [*sentence.split(), end]:
+            total += scorer.BaseScore(state, word, after)
+            state, after = after, state
+        assert total == pytest.approx(scorer.score(sentence), rel=1e-6)
+        assert end in scorer
     natural = scorer.model.log_probabilities(scorer.model.state())
     assert scores[0][0] == pytest.approx(float(natural[scorer.model.find("w01")]) / math.log(10))
     assert "w01" in scorer
     assert "zebra" not in scorer
+
+
+def test_text_that_is_no_utf8(path: Path) -> None:
+    model = Model(path)
+    state = model.state()
+    calls = (
+        lambda: model.tokenize("w01 \udcff"),
+        lambda: model.find("\udcff"),
+        lambda: model.top(state, prefix="\udcff"),
+    )
+    for call in calls:
+        with pytest.raises(UsageError, match="not UTF-8"):
+            call()
 
 
 def test_a_file_that_is_none(tmp_path: Path) -> None:

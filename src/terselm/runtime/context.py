@@ -18,6 +18,7 @@ from terselm.runtime.library import (
     kernel_names,
     library,
 )
+from terselm.runtime.opened import Opened
 from terselm.runtime.state import State
 
 Tokens = Sequence[int] | npt.NDArray[np.integer[Any]]
@@ -53,9 +54,12 @@ def options_of(
 class Context:
     """Working memory of one thread; freed with it."""
 
-    def __init__(self, model: ctypes.c_void_p, options: Options) -> None:
+    def __init__(self, opened: Opened, options: Options) -> None:
         self.handle = ctypes.c_void_p()
-        status = library().tlm_context_open(model, ctypes.byref(options), ctypes.byref(self.handle))
+        self._opened = opened  # must stay open for as long
+        status = library().tlm_context_open(
+            opened.handle, ctypes.byref(options), ctypes.byref(self.handle)
+        )
         name = options.kernels
         if status == ARGUMENT and name is not None and not library().tlm_can_run(name):
             raise UsageError(
@@ -82,9 +86,29 @@ def token_ids(tokens: Tokens) -> npt.NDArray[np.uint32]:
     )
 
 
-def addresses(states: Sequence[State]) -> Any:
-    """Return the addresses of states as a C array."""
-    return (ctypes.c_void_p * len(states))(*(state.address for state in states))
+def addresses(states: Sequence[State], opened: Opened) -> Any:
+    """Return the addresses of states as a C array.
+
+    Raises
+    ------
+    UsageError
+        If one is of another model file.
+    """
+    return (ctypes.c_void_p * len(states))(*(state.address_in(opened) for state in states))
+
+
+def encoded(text: str) -> bytes:
+    """Return a text in UTF-8.
+
+    Raises
+    ------
+    UsageError
+        If it has none: halves of surrogate pairs, such as Python makes of bytes that are no text.
+    """
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"the text is not UTF-8 at character {error.start + 1}") from None
 
 
 def output_array(

@@ -11,12 +11,14 @@ from terselm.runtime.model import Model
 from terselm.runtime.state import State
 
 LOG10 = math.log(10)
+SENTENCE_END = "</s>"
 
 
 class KenLM:
     """A model file under the names of `kenlm.Model`; scores are base-10 logarithms.
 
-    Words are split at white space, as there. A word outside the vocabulary scores as `<unk>`.
+    Words are split at white space, as there. A word outside the vocabulary scores as `<unk>`;
+    "</s>" is the end of the sentence, whatever the model calls it.
 
     Parameters
     ----------
@@ -38,7 +40,7 @@ class KenLM:
             raise UsageError("scores in words need a model whose tokens are words")
 
     def __contains__(self, word: str) -> bool:
-        return self.model.find(word) is not None
+        return word == SENTENCE_END or self.model.find(word) is not None
 
     def new_state(self) -> State:
         """Return a state to be written to: that before anything was read."""
@@ -89,7 +91,8 @@ class KenLM:
     def _token(self, word: str) -> int:
         token = self.model.find(word)
         if token is None:
-            token = self.model.unknown_token
+            is_end = word == SENTENCE_END
+            token = self.model.start_token if is_end else self.model.unknown_token
         if token is None:
             raise UsageError(f"{word!r} is not in the vocabulary, which has no <unk>")
         return token

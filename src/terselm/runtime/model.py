@@ -16,6 +16,7 @@ from terselm.runtime.context import (
     Context,
     Tokens,
     addresses,
+    encoded,
     options_of,
     output_array,
     token_ids,
@@ -29,10 +30,8 @@ from terselm.runtime.library import (
     check,
     library,
 )
-from terselm.runtime.refusal import refusal
+from terselm.runtime.opened import Opened
 from terselm.runtime.state import State
-
-MESSAGE_BYTES = 512
 
 
 class Model:
@@ -79,40 +78,29 @@ class Model:
         preview: int = 0,
         preview_mode: str = "exact",
     ) -> None:
-        self._handle = ctypes.c_void_p()
-        message = ctypes.create_string_buffer(MESSAGE_BYTES)
-        calls = library()
-        open_file = calls.tlm_open_trusted_file if trusted else calls.tlm_open_file
-        status = open_file(os.fsencode(path), ctypes.byref(self._handle), message, MESSAGE_BYTES)
-        if status != 0:
-            raise refusal(path, status, message.value.decode(errors="replace"))
+        self._opened = Opened(path, trusted)
         self._options = options_of(batch, threads, kernels, preview, preview_mode)
         self._contexts = threading.local()
         self.batch = batch
-        self.start_token: int = calls.tlm_start_token(self._handle)
-        unknown = calls.tlm_unknown_token(self._handle)
+        calls = library()
+        self.start_token: int = calls.tlm_start_token(self._opened.handle)
+        unknown = calls.tlm_unknown_token(self._opened.handle)
         self.unknown_token: int | None = None if unknown == NO_TOKEN else unknown
         self._size = self.describe().vocabulary_size
         self.kernels: str = calls.tlm_context_kernels(self._context()).decode()
         self.preview: int = calls.tlm_context_preview(self._context())
 
-    def __del__(self) -> None:
-        # Contexts of threads are freed with them, the file after the last.
-        if getattr(self, "_handle", None):
-            self._contexts = threading.local()
-            library().tlm_close(self._handle)
-
     def _context(self) -> ctypes.c_void_p:
         """Return the memory of this thread, made when it first computes."""
         holder: Context | None = getattr(self._contexts, "context", None)
         if holder is None:
-            holder = Context(self._handle, self._options)
+            holder = Context(self._opened, self._options)
             self._contexts.context = holder
         return holder.handle
 
     def describe(self) -> Description:
         """Return what the model is."""
-        return read_description(self._handle)
+        return read_description(self._opened.handle)
 
     def __len__(self) -> int:
         """Return the number of tokens."""
@@ -125,7 +113,7 @@ class Model:
 
     def state(self) -> State:
         """Return the state at the start of a text: the line end has been read."""
-        state = State(self._handle)
+        state = State(self._opened)
         self.step(state, self.start_token)
         return state
 
@@ -139,7 +127,7 @@ class Model:
         """
         if not 0 <= token < NO_TOKEN:
             raise UsageError(f"token {token} is outside the vocabulary")
-        status = library().tlm_step(self._context(), state.address, token)
+        status = library().tlm_step(self._context(), state.address_in(self._opened), token)
         if status == ARGUMENT:
             raise UsageError(f"token {token} is outside the vocabulary of {len(self):,}")
         check(status, "step")
@@ -150,13 +138,16 @@ class Model:
         Raises
         ------
         UsageError
-            If these are not as many tokens as states, too many, or outside the vocabulary.
+            If these are not as many tokens as states, too many, or outside the vocabulary; if a
+            state is there twice or is of another model.
         """
         ids = token_ids(tokens)
+        if len({id(state) for state in states}) != len(states):
+            raise UsageError("a state is there twice; each can read one token at a time")
         if len(ids) != len(states) or len(states) > self.batch:
             raise UsageError(f"{len(states)} states and {len(ids)} tokens; batch is {self.batch}")
         status = library().tlm_step_many(
-            self._context(), len(ids), addresses(states), ids.ctypes.data
+            self._context(), len(ids), addresses(states, self._opened), ids.ctypes.data
         )
         check(status, "tokens")
 
@@ -177,7 +168,9 @@ class Model:
             If `out` is another array.
         """
         out = output_array(out, (self._size,))
-        status = library().tlm_log_probabilities(self._context(), state.address, out.ctypes.data)
+        status = library().tlm_log_probabilities(
+            self._context(), state.address_in(self._opened), out.ctypes.data
+        )
         check(status, "state")
         return out
 
@@ -201,7 +194,7 @@ class Model:
             raise UsageError(f"{len(states)} states; batch is {self.batch}")
         out = output_array(out, (len(states), self._size))
         status = library().tlm_log_probabilities_many(
-            self._context(), len(states), addresses(states), out.ctypes.data
+            self._context(), len(states), addresses(states, self._opened), out.ctypes.data
         )
         check(status, "states")
         return out
@@ -217,7 +210,11 @@ class Model:
         ids = token_ids(tokens)
         out = np.empty(len(ids), np.float32)
         status = library().tlm_score_tokens(
-            self._context(), state.address, ids.ctypes.data, len(ids), out.ctypes.data
+            self._context(),
+            state.address_in(self._opened),
+            ids.ctypes.data,
+            len(ids),
+            out.ctypes.data,
         )
         check(status, "tokens")
         return out
@@ -244,7 +241,12 @@ class Model:
         ids = token_ids(tokens)
         out = np.empty(len(ids), np.float32)
         status = library().tlm_score_sequence(
-            self._context(), state.address, ids.ctypes.data, len(ids), out.ctypes.data, None
+            self._context(),
+            state.address_in(self._opened),
+            ids.ctypes.data,
+            len(ids),
+            out.ctypes.data,
+            None,
         )
         check(status, "tokens")
         return out
@@ -270,7 +272,7 @@ class Model:
         scores, ranks = np.empty(len(ids), np.float32), np.empty(len(ids), np.uint32)
         status = library().tlm_rank_sequence(
             self._context(),
-            state.address,
+            state.address_in(self._opened),
             ids.ctypes.data,
             len(ids),
             scores.ctypes.data,
@@ -302,11 +304,11 @@ class Model:
         if k < 1:
             raise UsageError(f"k is {k}; it must be at least 1")
         k = min(k, len(self))
-        text, left_out = prefix.encode(), token_ids(list(exclude))
+        text, left_out = encoded(prefix), token_ids(list(exclude))
         choices, found = (Choice * k)(), ctypes.c_uint32()
         status = library().tlm_top(
             self._context(),
-            state.address,
+            state.address_in(self._opened),
             text,
             len(text),
             left_out.ctypes.data,
@@ -348,11 +350,11 @@ class Model:
         UsageError
             If something is outside a vocabulary that has no token for it.
         """
-        data = text.encode()
+        data = encoded(text)
         count = ctypes.c_size_t()
         ids = np.empty(len(data), np.uint32)  # no token is shorter than a byte
         status = library().tlm_tokenize(
-            self._handle, data, len(data), ids.ctypes.data, len(ids), ctypes.byref(count)
+            self._opened.handle, data, len(data), ids.ctypes.data, len(ids), ctypes.byref(count)
         )
         if status == ARGUMENT:
             raise UsageError("the text holds something that is not in the vocabulary")
@@ -370,12 +372,12 @@ class Model:
         text, size = ctypes.create_string_buffer(MAX_TOKEN_BYTES), ctypes.c_uint32()
         if not 0 <= token < NO_TOKEN:
             raise UsageError(f"token {token} is outside the vocabulary")
-        status = library().tlm_token_text(self._handle, token, text, ctypes.byref(size))
+        status = library().tlm_token_text(self._opened.handle, token, text, ctypes.byref(size))
         check(status, f"token {token}")
         return text.raw[: size.value].decode(errors="backslashreplace")
 
     def find(self, word: str) -> int | None:
         """Return the token with exactly this text, None if there is none."""
-        data = word.encode()
-        token: int = library().tlm_find_token(self._handle, data, len(data))
+        data = encoded(word)
+        token: int = library().tlm_find_token(self._opened.handle, data, len(data))
         return None if token == NO_TOKEN else token
