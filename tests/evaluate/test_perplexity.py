@@ -171,6 +171,12 @@ def test_the_interval_covers_correlated_nats_where_the_usual_one_does_not():
     assert naive / rounds < 0.75
 
 
+def test_an_interval_beyond_what_a_number_holds():
+    low, high = interval(np.linspace(4e3, 6e3, 100))
+    assert low <= high < math.inf
+    assert interval(np.full(100, 700.0)) == pytest.approx((math.exp(700), math.exp(700)))
+
+
 def test_no_interval_below_four_tokens():
     model = make_model("lstm")
     result = evaluate(model, split_of([2, 3, 4]))
@@ -247,8 +253,8 @@ def test_impossible_requests():
         perplexity(model, [])
     with pytest.raises(UsageError, match="window is 0"):
         evaluate(model, split_of([1, 2]), window=0)
-    for ids in ([1, 37], [-1, 2]):
-        with pytest.raises(UsageError, match="encode it with the vocabulary of the model"):
+    for ids, wrong in (([1, 37], 37), ([-1, 2], -1)):
+        with pytest.raises(UsageError, match=f"token {wrong}, .* the vocabulary of the model"):
             perplexity(model, ids)
 
 

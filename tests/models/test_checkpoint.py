@@ -196,6 +196,19 @@ def test_a_lying_description_is_named(saved, change, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_number_of_too_many_digits_is_one_line(saved, monkeypatch):
+    _, path = saved
+    encode = json.dumps
+
+    def dumps(value):
+        return encode(value).replace('"layers": 2', '"layers": ' + "9" * 5000)
+
+    monkeypatch.setattr(json, "dumps", dumps)
+    rewrite(path, lambda d: d.update(layers=2))
+    with pytest.raises(TerselmError, match="not valid JSON"):
+        load(path)
+
+
 def test_a_weight_of_another_shape_is_not_built(saved, monkeypatch):
     _, path = saved
     built = []

@@ -96,12 +96,11 @@ def test_an_explicit_list():
 
 
 def test_a_vocabulary_file(text_file):
-    assert read_vocabulary_file(text_file("the\n<unk>\r\n<eos>\né".encode())) == [
-        "the",
-        "<unk>",
-        "<eos>",
-        "é",
-    ]
+    words = ["the", "<unk>", "<eos>", "é"]
+    content = "the\n<unk>\r\n<eos>\né".encode()
+    assert read_vocabulary_file(text_file(content)) == words
+    # As editors on Windows write it, with a byte order mark.
+    assert read_vocabulary_file(text_file(b"\xef\xbb\xbf" + content)) == words
 
 
 @pytest.mark.parametrize(

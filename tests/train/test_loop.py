@@ -139,9 +139,23 @@ def test_the_plateau_lowers_the_rate():
 
 
 def test_the_exponential_schedule():
-    settings = {"epochs": 4, "schedule": "exponential", "decay": 0.5, "decay_after": 2}
+    settings = {"epochs": 4, "schedule": "exponential", "decay": 0.5}
+    for after, rates in ((2, [1.0, 1.0, 0.5, 0.25]), (0, [1.0, 0.5, 0.25, 0.125])):
+        result = train(None, {**settings, "decay_after": after}, validate=None)
+        assert [record.learning_rate for record in result.history] == rates
+
+
+def test_the_reported_rate_is_that_of_the_schedule():
+    settings = {"epochs": 2, "schedule": "constant", "random_window": True, "learning_rate": 0.5}
     result = train(None, settings, validate=None)
-    assert [record.learning_rate for record in result.history] == [1.0, 1.0, 0.5, 0.25]
+    assert [record.learning_rate for record in result.history] == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32, torch.tensor])
+def test_a_validation_may_return_another_number(kind, tmp_path):
+    train(None, {"epochs": 1}, folder=tmp_path, validate=lambda model: kind(9.0))
+    again = train(None, {"epochs": 2}, folder=tmp_path, validate=lambda model: 8.0, resume=True)
+    assert [record.valid_perplexity for record in again.history] == [9.0, 8.0]
 
 
 def test_the_cosine_schedule_ends_near_zero():

@@ -119,6 +119,15 @@ def test_carried_state_equals_one_long_sequence():
     assert sums == pytest.approx(float(whole), rel=1e-5)
 
 
+def test_carried_state_holds_no_more_than_itself():
+    """Else a checkpoint writes the outputs of a whole window with it."""
+    model = make_model("lstm").train()
+    with torch.autocast("cpu", torch.bfloat16):
+        _, _, state = Objective(model, exact({}))(*window(), model.initial_state(3))
+    for part in (part for layer in state for part in layer):
+        assert part.untyped_storage().nbytes() == part.nbytes
+
+
 def test_distillation_by_hand():
     student, teacher = make_model("lstm").train(), make_model("gru", seed=5)
     config = exact({"distillation_weight": 0.3, "distillation_temperature": 2.0})

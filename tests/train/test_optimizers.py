@@ -36,6 +36,21 @@ def test_every_step_is_seen_by_the_parameters_versions(optimizer: str, momentum:
         stepped.end_epoch(epoch, improved=False)
 
 
+def test_time_counts_from_where_the_schedule_begins():
+    settings = {"schedule": "cosine", "epochs": 10, "decay_after": 8, "optimizer": "sgd"}
+    config = make_training_config(settings)
+    stepped = ScheduledOptimizer([torch.nn.Parameter(torch.ones(2))], config)
+    first = config.first_rate
+    stepped.step(8, 0.9, limit_used=0.5)
+    assert stepped.rate == first
+    assert stepped.scheduled_rate(9, 0.0, limit_used=0.5) == first
+    again = ScheduledOptimizer([torch.nn.Parameter(torch.ones(2))], config)
+    again.load_state(stepped.state())
+    for each in (stepped, again):
+        assert each.scheduled_rate(9, 0.0, limit_used=0.75) == pytest.approx(first / 2)
+        assert each.scheduled_rate(9, 0.0, limit_used=1.0) == pytest.approx(0, abs=1e-9)
+
+
 def test_the_cosine_ends_with_the_epochs_or_with_the_time():
     config = make_training_config({"optimizer": "adam", "schedule": "cosine", "epochs": 2})
     stepped = ScheduledOptimizer([torch.nn.Parameter(torch.ones(2))], config)

@@ -73,9 +73,10 @@ def checked_ids(model: LanguageModel, ids: TokenIds, window: int) -> npt.NDArray
     if not len(array):
         raise UsageError("the text holds no tokens; there is nothing to measure")
     size = len(model.vocabulary)
-    if not 0 <= int(array.min()) <= int(array.max()) < size:
+    least, greatest = int(array.min()), int(array.max())
+    if least < 0 or greatest >= size:
         raise UsageError(
-            f"the text has token {array.max()}, the model {size:,} tokens; "
+            f"the text has token {least if least < 0 else greatest}, the model {size:,} tokens; "
             "encode it with the vocabulary of the model"
         )
     return array

@@ -147,9 +147,12 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> LanguageModel:
     _check_digest(data, metadata, path)
     try:
         document = json.loads(metadata[DOCUMENT_KEY])
-        model = _build(document, tensors)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # also a number of too many digits
         raise TerselmError(f"{path}: its description is not valid JSON") from None
+    try:
+        model = _build(document, tensors)
+    except RecursionError:
+        raise TerselmError(f"{path}: its description is nested too deeply") from None
     except TerselmError as error:
         raise TerselmError(f"{path}: {error}") from None
     return model.to(device).eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections import Counter
 from collections.abc import Iterable
 from itertools import chain
@@ -131,6 +132,7 @@ def read_vocabulary_file(path: str | Path) -> list[str]:
         raise TerselmError(f"cannot read {path}: {error.strerror}") from None
     if not data:
         raise TerselmError(f"{path} is empty; it should have one word a line")
+    data = data.removeprefix(codecs.BOM_UTF8)
     lines: dict[str, int] = {}
     for number, raw in enumerate(data.removesuffix(b"\n").split(b"\n"), start=1):
         try:

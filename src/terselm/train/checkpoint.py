@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import pickle
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -178,7 +179,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise TerselmError(
             f"{path} is damaged and cannot be resumed; delete its folder and train anew"
         )
-    state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError):
+        state = None  # it is whole, so something else wrote it
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise TerselmError(f"{path} is no checkpoint of this version of terselm; train anew")
     return state

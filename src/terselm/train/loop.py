@@ -37,7 +37,8 @@ class FitResult:
         the last step), with averaged weights where averaging was asked for, settled, in
         evaluation mode. It is the object that was handed in.
     best_epoch : int
-        The epoch it is from; 0 where it is from before the first epoch's end.
+        The epoch it is from, counted when it ended or was cut off; 0 with `keep` "last" where the
+        first epoch did not end.
     valid_perplexity : float or None
         Of `model` as its file will hold it; None without validation.
     history : list of EpochRecord
@@ -221,7 +222,7 @@ class _Trainer:
         if validate is None:
             return None
         model.eval()
-        return self._workers.on_main(lambda: validate(model))
+        return self._workers.on_main(lambda: float(validate(model)))
 
     def _result(self, stopped: Stopped) -> FitResult:
         run, model = self._run, self._run.model

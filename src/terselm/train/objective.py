@@ -139,8 +139,11 @@ def make_noise(
 
 
 def detached(state: list[State]) -> list[State]:
-    """Return the state without its graph: back-propagation stops at the window's start."""
-    return [tuple(part.detach() for part in layer) for layer in state]
+    """Return the state without its graph: back-propagation stops at the window's start.
+
+    Copied, since parts may be views of what all steps of a window made.
+    """
+    return [tuple(part.detach().clone() for part in layer) for layer in state]
 
 
 def in_float32(hidden: Hidden) -> Hidden:

@@ -24,7 +24,7 @@ class ScheduledOptimizer:
     Attributes
     ----------
     rate : float
-        The learning rate of the last step.
+        The learning rate of the last step, as scheduled: without its window's length.
     switched_after : int
         Epochs done when Adam gave way to SGD; 0 from the start on for the other optimizers.
     """
@@ -37,6 +37,7 @@ class ScheduledOptimizer:
         self._scale = 1.0
         self.switched_after = 0
         self.rate = self._base
+        self._limit_before = 0.0  # share of the time limit that was over as the schedule began
         self._optimizer = self._build()
 
     def zero_grad(self) -> None:
@@ -59,9 +60,11 @@ class ScheduledOptimizer:
         limit_used : float
             Share of the time limit that is over, where there is one.
         """
-        self.rate = self.scheduled_rate(epoch, done, limit_used) * length_scale
+        if self._before_schedule(epoch, done):
+            self._limit_before = limit_used
+        self.rate = self.scheduled_rate(epoch, done, limit_used)
         for group in self._optimizer.param_groups:
-            group["lr"] = self.rate
+            group["lr"] = self.rate * length_scale
         self._optimizer.step()
         if self._fused:
             # torch's fused kernels leave the versions of what they change as they were, and forms
@@ -73,15 +76,21 @@ class ScheduledOptimizer:
         config = self._config
         start = self.switched_after + config.decay_after
         if config.schedule == "exponential":
-            return self._base * config.decay ** max(0, epoch - start)
+            # The first epoch has the rate itself.
+            constant = self.switched_after + max(config.decay_after, 1)
+            return self._base * config.decay ** max(0, epoch - constant)
         if config.schedule == "plateau":
             return self._base * self._scale
-        if config.schedule == "cosine":
+        if config.schedule == "cosine" and not self._before_schedule(epoch, done):
             left = max(config.epochs - start, 1)
+            of_time = (limit_used - self._limit_before) / max(1 - self._limit_before, 1e-9)
             # Whichever ends the run first, epochs or time, the rate is then near zero.
-            share = min(max((epoch - 1 + done - start) / left, limit_used, 0.0), 1.0)
+            share = min(max((epoch - 1 + done - start) / left, of_time, 0.0), 1.0)
             return self._base * 0.5 * (1 + math.cos(math.pi * share))
         return self._base
+
+    def _before_schedule(self, epoch: int, done: float) -> bool:
+        return epoch - 1 + done < self.switched_after + self._config.decay_after
 
     def end_epoch(self, epoch: int, improved: bool) -> None:
         """Take note of a finished epoch: decay on a plateau, or switch to SGD.
@@ -108,6 +117,7 @@ class ScheduledOptimizer:
             "scale": self._scale,
             "switched_after": self.switched_after,
             "rate": self.rate,
+            "limit_before": self._limit_before,
             "optimizer": self._optimizer.state_dict(),
         }
 
@@ -118,6 +128,7 @@ class ScheduledOptimizer:
         self._scale = state["scale"]
         self.switched_after = state["switched_after"]
         self.rate = state["rate"]
+        self._limit_before = state.get("limit_before", 0.0)
         self._optimizer.load_state_dict(state["optimizer"])
 
     def _switch(self, epoch: int) -> None:

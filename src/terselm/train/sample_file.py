@@ -88,7 +88,8 @@ class SampleFile:
         if there < known * self._step_bytes:
             self._file.close()
             raise TerselmError(
-                f"{self._name}: is shorter than its run remembers; delete the folder and train anew"
+                f"{self._name}: is shorter than its run remembers; delete the folder, and lessons/ "
+                "where runs share them, and train anew"
             )
 
     def read(self, start: int, steps: int) -> npt.NDArray[np.int64]:
@@ -108,7 +109,10 @@ class SampleFile:
             found = np.frombuffer(data, self._type)
             if found.max() < self._words:
                 return found.reshape(steps, *self._shape).astype(np.int64)
-        raise TerselmError(f"{self._name}: is damaged; delete the folder and train anew")
+        raise TerselmError(
+            f"{self._name}: is damaged; delete the folder, and lessons/ where runs share them, and "
+            "train anew"
+        )
 
     def append(self, samples: npt.NDArray[np.int64]) -> None:
         """Write the next steps' samples [steps, streams, samples].
