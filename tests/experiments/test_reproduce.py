@@ -163,7 +163,10 @@ def test_teachers_and_what_they_write(tmp_path: Path, corpus: Path, write_suite:
             "start": "dense",
             "teacher": "wide",
             "generated": 100,
-            "compress": [{"method": "prune_vocabulary", "keep": 5}, {**learn, "distill": False}],
+            "compress": [
+                {"method": "prune_vocabulary", "keep": 5},
+                {"method": "recover", "epochs": 1, "batch": 4},
+            ],
         },
     }
     done = reproduce(write_suite(rows), tmp_path / "out", corpus, "--json")
@@ -178,7 +181,7 @@ def test_teachers_and_what_they_write(tmp_path: Path, corpus: Path, write_suite:
     # Of a run that is done, checkpoints and generated text are not kept.
     (of_reader,) = (tmp_path / "out" / "work").glob("reader-*")
     kept = {path.name for path in of_reader.rglob("*") if path.is_file()}
-    assert kept == {"lock", "seconds.json", "metrics.jsonl"}
+    assert kept == {"lock", "metrics.jsonl"}
 
     def steps(name: str) -> int:
         (path,) = (tmp_path / "out" / "work").glob(f"{name}-*/training/metrics.jsonl")
@@ -303,6 +306,47 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, corpus: Path, write_suite: W
     model = "models/long.safetensors"
     assert (out / model).read_bytes() == (whole / model).read_bytes()
     assert log.read_text().count("epoch 3/60") == 1
+
+
+def test_an_interrupt_finds_a_process_without_a_run(
+    tmp_path: Path, corpus: Path, write_suite: WriteSuite
+):
+    # Two at once, of which one is done: its process waits for another run.
+    folder = write_suite(
+        {"long": {"train": {**TRAIN, "epochs": 100_000}}, "short": {"train": TRAIN}}
+    )
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        command(folder, out, corpus, "--jobs", "2"),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    log = out / "logs" / "long.log"
+    wait_for("epoch 3/", log, process)
+    deadline = time.monotonic() + 120
+    while not (out / "results" / "short.json").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(0.5)  # for the process in its place
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert "Traceback" not in said
+    assert "interrupted; --resume goes on" in log.read_text()
+
+
+def test_runs_where_temporary_files_lie_deep(tmp_path: Path, corpus: Path, write_suite: WriteSuite):
+    deep = tmp_path / ("x" * 90)
+    deep.mkdir()
+    done = subprocess.run(
+        command(write_suite({"dense": {"train": TRAIN}}), tmp_path / "out", corpus),
+        env={**os.environ, "TMPDIR": str(deep)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert set(results(tmp_path / "out")) == {"dense"}
 
 
 def test_a_killed_command_leaves_no_process_behind(

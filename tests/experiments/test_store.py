@@ -88,7 +88,7 @@ def test_work_that_is_done_leaves_little(folder: Path):
         (work / name).touch()
     end_work(work)
     kept = {str(path.relative_to(work)) for path in work.rglob("*") if path.is_file()}
-    assert kept == {"lock", "seconds.json", "recovery-1/metrics.jsonl"}
+    assert kept == {"lock", "recovery-1/metrics.jsonl"}
 
 
 def test_seconds_of_a_process_that_was_killed_count(tmp_path: Path, monkeypatch):

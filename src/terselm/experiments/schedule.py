@@ -24,7 +24,12 @@ from terselm.cells.base import UNFUSED
 from terselm.errors import TerselmError
 from terselm.experiments.experiment import Experiment, key_of
 from terselm.experiments.lessons import forget, lessons_folder
-from terselm.experiments.processes import run_context, stop_with_parent
+from terselm.experiments.processes import (
+    heed_interrupts,
+    leave_interrupts_to_the_command,
+    run_context,
+    stop_with_parent,
+)
 from terselm.experiments.store import label_of, model_file, stored_result
 from terselm.experiments.suite import Suite, needed_rows
 from terselm.experiments.training import make_settings
@@ -150,7 +155,9 @@ def _run_in_a_pool(
     """
     running: dict[Future[dict[str, Any]], Order] = {}
     context = run_context(NEEDED_BY_RUNS)
-    with ProcessPoolExecutor(plan.jobs, mp_context=context, max_tasks_per_child=1) as pool:
+    with ProcessPoolExecutor(
+        plan.jobs, context, leave_interrupts_to_the_command, max_tasks_per_child=1
+    ) as pool:
         try:
             while waiting or running:
                 _begin(pool, plan, waiting, running, progress, remark)
@@ -351,6 +358,7 @@ def _log(order: Order) -> Path:
 
 def _perform_logged(order: Order) -> dict[str, Any]:
     """Do a run with its progress in a log file; runs in a process of its own."""
+    heed_interrupts()
     with (
         _log(order).open("a", encoding="utf-8", buffering=1) as log,
         contextlib.redirect_stdout(log),

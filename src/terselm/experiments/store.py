@@ -13,8 +13,8 @@ from filelock import FileLock
 from terselm.files import atomic_write, write_bytes
 from terselm.pipeline.fingerprint import digest_of
 
-KEPT = ("lock", "seconds.json", "metrics.jsonl")
-"""Of the work on a run, once it is done."""
+KEPT = ("lock", "metrics.jsonl")
+"""Of the work on a run, once it is done. Its seconds are in its result: a run anew begins at 0."""
 TEXT_NAME = "text"
 SECONDS_BETWEEN_TICKS = 60.0
 

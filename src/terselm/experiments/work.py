@@ -182,15 +182,25 @@ def _measured_on(path: Path, corpus: Corpus, split: str) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """Return the commit of the checkout that this runs from, marked where files differ from it."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    """Return the commit of the checkout that this runs from, marked where files differ from it.
+
+    None where this file belongs to no repository, such as in an environment inside another one's.
+    """
+    here = Path(__file__)
+    if _git(here, "ls-files", "--error-unmatch", here.name) is None:
+        return None
+    return _git(here, "describe", "--always", "--dirty", "--abbrev=12") or None
+
+
+def _git(file: Path, *arguments: str) -> str | None:
+    """Return what a git command says in the folder of a file, None if it fails."""
     try:
         run = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+            ["git", *arguments], cwd=file.parent, capture_output=True, text=True, check=False
         )
     except OSError:
         return None
-    return run.stdout.strip() or None
+    return run.stdout.strip() if run.returncode == 0 else None
 
 
 def _started(order: Order, corpus: Corpus, work: Path) -> LanguageModel:
