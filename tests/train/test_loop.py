@@ -145,6 +145,14 @@ def test_the_exponential_schedule():
         assert [record.learning_rate for record in result.history] == rates
 
 
+@pytest.mark.parametrize("wrong", [-1, 37])
+def test_tokens_of_another_vocabulary_are_refused(wrong):
+    ids = np.full(100, 1)
+    ids[50] = wrong
+    with pytest.raises(UsageError, match=f"token {wrong}, the model 37 tokens"):
+        fit(make_model("lstm"), ids, make_training_config({"batch": 2, "window": 5}))
+
+
 def test_the_reported_rate_is_that_of_the_schedule():
     settings = {"epochs": 2, "schedule": "constant", "random_window": True, "learning_rate": 0.5}
     result = train(None, settings, validate=None)
