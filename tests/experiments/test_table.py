@@ -138,3 +138,21 @@ def test_seeds_still_to_come_are_said():
     rows = rows_of(suite, ["small"], {"small": run(90.0)})
     assert "| 1 of 3 |" in frontier_markdown(rows) and "| 1 of 3 |" in steps_markdown(rows)
     assert "| 0 |" in frontier_markdown(rows_of(suite, ["small"], {}))
+
+
+def test_a_verdict_says_that_seeds_are_still_to_come():
+    suite = {"row": Experiment(title="Row", train=TRAIN, published=PAPER, seeds=[0, 1, 2])}
+    results = {"row": run(90.0)}
+    assert "| met (1 of 3 seeds) |" in markdown(rows_of(suite, ["row"], results))
+    results |= {"row-seed-1": run(90.0, seed=1), "row-seed-2": run(90.0, seed=2)}
+    assert "| met |" in markdown(rows_of(suite, ["row"], results))
+    assert "| not run |" in markdown(rows_of(suite, ["row"], {}))
+
+
+def test_a_bar_in_a_title_is_no_end_of_a_cell():
+    budget = Budget(megabytes=1, mark=95)
+    suite = {"row": Experiment(title="4 | 8 bits", train=TRAIN, budget=budget)}
+    rows = rows_of(suite, ["row"], {"row": run(90.0)})
+    for table in (markdown(rows), frontier_markdown(rows), steps_markdown(rows)):
+        bars = {line.replace(r"\|", "").count("|") for line in table.splitlines()}
+        assert r"4 \| 8 bits" in table and len(bars) == 1

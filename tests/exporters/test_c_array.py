@@ -81,6 +81,9 @@ def test_the_comment_says_what_it_is(model: Path, tmp_path: Path):
         ("my-model.h", None, "my_model"),
         ("2.h", None, "model_2"),
         ("tlm.h", None, "model_tlm"),
+        ("tlm_context.h", None, "model_tlm_context"),
+        ("terselm.h", None, "model_terselm"),
+        ("tlmodel.h", None, "tlmodel"),
         ("x.h", "Words", "Words"),
     ],
 )
@@ -92,7 +95,9 @@ def test_names(model: Path, tmp_path: Path, out: str, name: str | None, expected
     assert f"#define {expected.upper()}_SIZE {model.stat().st_size}\n" in text
 
 
-@pytest.mark.parametrize("name", ["", "1st", "a b", "a-b", "tlm", "TLM", "é", "_x"])
+@pytest.mark.parametrize(
+    "name", ["", "1st", "a b", "a-b", "tlm", "TLM", "tlm_context", "Tlm_x", "terselm", "é", "_x"]
+)
 def test_a_name_that_c_cannot_have(model: Path, tmp_path: Path, name: str):
     with pytest.raises(UsageError, match="name is"):
         export_model(model, tmp_path / "x.h", target="c-array", name=name)

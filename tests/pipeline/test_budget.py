@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -98,6 +99,19 @@ def test_excess_is_the_worst_factor():
     assert limits.cost_excess(SOURCE) == pytest.approx(2.0)
     assert Limits(perplexity=80).cost_excess(SOURCE) == 0
     assert [text.split()[0] for text in limits.missed(SOURCE)] == ["size", "perplexity"]
+
+
+def test_a_limit_that_is_just_missed_does_not_look_kept():
+    measured = replace(SOURCE, microseconds=200.004, perplexity=100.0004)
+    limits = Limits(size=79_999_999.7, latency=200.0, memory=80_999_999, perplexity=100.0)
+    assert limits.missed(measured) == [
+        "size 80,000,000.0 bytes, the limit is 79,999,999.7",
+        "latency 200.004 µs, the limit is 200.000",
+        "memory 81,000,000 bytes, the limit is 80,999,999",
+        "perplexity 100.0004, the limit is 100.0000",
+    ]
+    broken = replace(SOURCE, perplexity=1e300)
+    assert Limits(perplexity=85).missed(broken) == ["perplexity 1e+300, the limit is 85.00"]
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,28 @@ def test_what_is_no_profile_is_refused(text: str, tmp_path: Path):
         read_profile(path)
 
 
+@pytest.mark.parametrize(
+    "strange", [{"machine": None}, {"machine": "a name"}, {"machine": {}}, {"kernels": None}, {}]
+)
+def test_a_profile_without_its_machine_is_refused(strange: dict[str, object], tmp_path: Path):
+    values = {
+        "device_profile": 1,
+        "machine": {"system": "Linux", "architecture": "armv7l"},
+        "kernels": "neon",
+        "model": {"bytes_read": 1000},
+        "step_and_probabilities_us": {"median": 10.0},
+        **strange,
+    }
+    values = {name: value for name, value in values.items() if value is not None}
+    path = tmp_path / "profile.json"
+    path.write_text(json.dumps(values))
+    if strange:
+        with pytest.raises(UsageError, match="not what tlm-bench prints; write it with"):
+            read_profile(path)
+    else:
+        assert read_profile(path).machine == "Linux armv7l"
+
+
 def test_no_file(tmp_path: Path):
     with pytest.raises(UsageError, match="No such file"):
         read_profile(tmp_path / "nothing.json")

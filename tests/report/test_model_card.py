@@ -57,6 +57,23 @@ def test_what_was_measured_for_the_chosen_one_is_not_said_of_another():
     assert [each.dataset_split for each in ModelCard(card).data.eval_results] == ["validation"]
 
 
+def test_what_grew_is_not_called_less():
+    results = search_results()
+    chosen = next(each for each in results["candidates"] if each["number"] == 44)
+    chosen.update(bytes=158_323_584, memory=158_484_792, microseconds_per_token=5_000.0)
+    card = model_card(results, 44)
+    assert card.count("2.00 × larger") == 3 and "2.00 × slower" in card
+    assert "less |" not in card
+    assert "16.7 × smaller" in model_card(search_results(), 44)
+
+
+def test_how_often_the_test_text_was_read():
+    results = search_results()
+    for readings, said in ((None, "test tokens"), (1, "read once"), (2, "read 2 times")):
+        results["test"]["readings"] = readings
+        assert f"{said}, by the C library" in model_card(results, 44)
+
+
 def test_estimates_are_called_so():
     card = model_card(one_candidate(), 1)
     assert "The times are estimates for Cortex-A53, 1.2 GHz (neon)" in card

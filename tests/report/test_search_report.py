@@ -126,6 +126,36 @@ def test_tiles_say_which_limit_is_missed():
     }
 
 
+def test_a_limit_that_is_just_missed_does_not_look_kept():
+    results = searches.search_results()
+    results["limits"].update(size=4_736_127.0, latency=340.9999, perplexity=108.3499)
+    size, perplexity, latency, _ = tiles(results)
+    assert (size.after, size.note) == ("4.736128 MB", "at most 4.736127 MB")
+    assert (latency.after, latency.note) == ("341.0000 µs", "at most 340.9999 µs")
+    assert perplexity.after == "108.3500" and "at most 108.3499 ·" in perplexity.note
+
+
+def test_the_page_says_how_often_the_test_text_was_read():
+    results = searches.search_results()
+    for readings, said in (
+        (None, "was read for one model, after it was picked."),
+        (1, "was read once, for one model, after it was picked."),
+        (3, "was read 3 times: whenever the search, which was resumed, ended"),
+    ):
+        results["test"]["readings"] = readings
+        page = render_page(results)
+        assert f"<b>Test text</b> {said}" in page
+        assert page.count("read once") == (2 if readings == 1 else 0)
+    page = render_page({**results, "test": None})
+    assert "<b>Test text</b> was not read." in page and "read 3 times" not in page
+
+
+def test_a_change_beyond_all_measure_is_short():
+    results = searches.search_results()
+    results["candidates"][0]["perplexity"] = 1e300
+    assert "+9.05e+299 %" in render_page(results)
+
+
 def test_outliers_do_not_stretch_the_axis():
     results = searches.search_results()
     top = ceiling(results)

@@ -133,4 +133,5 @@ def interval(nats: npt.NDArray[np.float64]) -> tuple[float, float] | None:
     means = np.array([block.mean() for block in np.array_split(nats, blocks)])
     error = Z95 * float(means.std(ddof=1)) / math.sqrt(blocks)
     mean = float(nats.mean())
-    return math.exp(mean - error), math.exp(min(mean + error, LARGEST_EXPONENT))
+    low, high = (min(end, LARGEST_EXPONENT) for end in (mean - error, mean + error))
+    return math.exp(low), math.exp(high)

@@ -14,6 +14,7 @@ from terselm.experiments.suite import Suite
 Results = Mapping[str, Mapping[str, Any]]
 """By the label of the run."""
 NOT_RUN = "not run"
+BAR = r"\|"
 AS_LARGE = 1.01
 """A file is as large as published up to here: print counts parameters alone, and rounds."""
 
@@ -130,7 +131,7 @@ def markdown(rows: Sequence[Row]) -> str:
             notes.append(row.experiment.note)
             mark = f" [{len(notes)}]"
         where = "" if row.published is None else row.published.where
-        lines.append(f"| {' | '.join((where, f'{row.title}{mark}', *_cells(row)))} |")
+        lines.append(_line(where, f"{row.title}{mark}", *_cells(row)))
     footnotes = [f"[{number}] {' '.join(note.split())}" for number, note in enumerate(notes, 1)]
     return "\n".join([*lines, *(f"\n{note}" for note in footnotes)]) + "\n"
 
@@ -156,7 +157,7 @@ def frontier_markdown(rows: Sequence[Row]) -> str:
             _number(row.microseconds, ".0f"),
             row.verdict(),
         )
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(_line(*cells))
     return "\n".join(lines) + "\n"
 
 
@@ -181,8 +182,13 @@ def steps_markdown(rows: Sequence[Row]) -> str:
             _seeds(row),
             _with_spread(row, "valid") if row.runs else NOT_RUN,
         )
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(_line(*cells))
     return "\n".join(lines) + "\n"
+
+
+def _line(*cells: str) -> str:
+    """Return a row of a Markdown table; a bar in a cell would begin the next one."""
+    return f"| {' | '.join(cell.replace('|', BAR) for cell in cells)} |"
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -196,8 +202,14 @@ def _cells(row: Row) -> tuple[str, ...]:
         _with_spread(row, "valid"),
         _with_spread(row, "test"),
         _number(row.microseconds, ".0f"),
-        row.verdict(),
+        _verdict_so_far(row),
     )
+
+
+def _verdict_so_far(row: Row) -> str:
+    """Return the verdict, and of how many seeds it is where some are still to come."""
+    missing = 0 < len(row.runs) < len(row.experiment.seeds)
+    return f"{row.verdict()} ({_seeds(row)} seeds)" if missing else row.verdict()
 
 
 def _seeds(row: Row) -> str:

@@ -17,7 +17,8 @@ from terselm.runtime.model import Model
 EXPORTERS: Registry[type[Exporter]] = Registry("target", "terselm.exporters")
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-TAKEN = "tlm"
+TAKEN = re.compile(r"tlm(_.*)?|terselm", re.IGNORECASE)
+"""What names in the C library begin with, and the guard of its header."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,10 @@ def export_model(
     if target not in targets:
         raise UsageError(f"unknown target {target!r}; {suggest(target, targets)}")
     name = _name_from(Path(out)) if name is None else name
-    if not NAME.fullmatch(name) or name.lower() == TAKEN:
+    if not _is_free(name):
         raise UsageError(
-            f"name is {name!r}; use letters, digits and underscores, a letter first, not {TAKEN!r}"
+            f"name is {name!r}; use letters, digits and underscores, a letter first, and not "
+            "'tlm', 'tlm_...' or 'terselm', which are the C library's"
         )
     source = _read(Path(model))
     EXPORTERS.get(targets[target]).write(source, Path(out), name)
@@ -110,7 +112,11 @@ def export_model(
 
 def _name_from(out: Path) -> str:
     name = re.sub(r"[^A-Za-z0-9_]", "_", out.stem)
-    return name if NAME.fullmatch(name) and name.lower() != TAKEN else f"model_{name}"
+    return name if _is_free(name) else f"model_{name}"
+
+
+def _is_free(name: str) -> bool:
+    return bool(NAME.fullmatch(name)) and not TAKEN.fullmatch(name)
 
 
 def _read(path: Path) -> Source:

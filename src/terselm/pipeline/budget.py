@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from terselm.errors import UsageError
 from terselm.pipeline.measurement import Measurement
 from terselm.pipeline.units import read_bytes, read_microseconds
+from terselm.report.sizes import human_number, told_apart
 
 
 @dataclass(frozen=True)
@@ -94,16 +95,15 @@ class Limits:
     def missed(self, measured: Measurement) -> list[str]:
         """Return the limits that are not kept, in words."""
         found = []
-        if measured.bytes > self.size:
-            found.append(f"size {measured.bytes:,} bytes, the limit is {self.size:,.0f}")
-        if measured.microseconds > self.latency:
-            found.append(f"latency {measured.microseconds:.1f} µs, the limit is {self.latency:.1f}")
-        if measured.memory > self.memory:
-            found.append(f"memory {measured.memory:,} bytes, the limit is {self.memory:,.0f}")
-        if measured.perplexity > self.perplexity:
-            found.append(
-                f"perplexity {measured.perplexity:.2f}, the limit is {self.perplexity:.2f}"
-            )
+        for name, unit, value, limit, digits in (
+            ("size", " bytes", measured.bytes, self.size, 0),
+            ("latency", " µs", measured.microseconds, self.latency, 1),
+            ("memory", " bytes", measured.memory, self.memory, 0),
+            ("perplexity", "", measured.perplexity, self.perplexity, 2),
+        ):
+            if value > limit:
+                one, other = told_apart(value, limit, _text_of(digits))
+                found.append(f"{name} {one}{unit}, the limit is {other}")
         return found
 
     @property
@@ -117,6 +117,12 @@ class Limits:
             each.name: None if math.isinf(getattr(self, each.name)) else getattr(self, each.name)
             for each in fields(self)
         }
+
+
+def _text_of(digits: int) -> Callable[[float, int], str]:
+    if digits == 0:  # bytes, to the last one
+        return lambda value, more: f"{value:,.{more}f}"
+    return lambda value, more: human_number(value, digits + more)
 
 
 def _amount(

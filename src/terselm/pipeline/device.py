@@ -73,14 +73,13 @@ def read_profile(path: Path) -> DeviceProfile:
     objects = values if isinstance(values, list) else [values]
     try:
         points = [_point(each) for each in objects]
-    except (KeyError, TypeError, ValueError):
-        points = []
-    if not points:
-        raise UsageError(f"--device-profile {path}: not what tlm-bench prints; write {ADVICE}")
-    machine = objects[0]["machine"]
-    name = machine.get("cpu") or f"{machine.get('system')} {machine.get('architecture')}"
+        machine, kernels = _device(objects[0])
+    except (IndexError, KeyError, TypeError, ValueError):
+        raise UsageError(
+            f"--device-profile {path}: not what tlm-bench prints; write {ADVICE}"
+        ) from None
     fixed, per_byte = _line(points)
-    return DeviceProfile(str(name), str(objects[0]["kernels"]), fixed, per_byte, len(points))
+    return DeviceProfile(machine, kernels, fixed, per_byte, len(points))
 
 
 ADVICE = "it with: tlm-bench MODEL --json > FILE"
@@ -94,6 +93,12 @@ def _point(values: Mapping[str, Any]) -> tuple[float, float]:
     if not (0 < read < 1e15 and 0 < time < 1e12):
         raise ValueError("impossible")
     return read, time
+
+
+def _device(values: Mapping[str, Any]) -> tuple[str, str]:
+    machine = dict(values["machine"])
+    name = machine.get("cpu") or f"{machine['system']} {machine['architecture']}"
+    return str(name), str(values["kernels"])
 
 
 def _line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:

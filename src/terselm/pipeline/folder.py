@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,16 @@ from filelock import FileLock, Timeout
 
 from terselm.errors import UsageError
 from terselm.files import write_bytes
+from terselm.pipeline.front import ANSWERS
 from terselm.pipeline.measurement import Candidate
 from terselm.pipeline.workbench import trained_file, training_ends
 
 STUDY = "search.sqlite3"
 RESULTS = "results.json"
 LOCK = "search.lock"
+PLACES = ("chosen", *(name for name, _ in ANSWERS))
+"""Folders of the models that are handed over."""
+MODEL, CARD, COPY = "model.safetensors", "README.md", ".model"
 
 
 def study_url(folder: Path) -> str:
@@ -91,15 +95,35 @@ def write_results(folder: Path, results: Mapping[str, Any]) -> None:
     write_bytes(folder / RESULTS, (text + "\n").encode())
 
 
-def place_model(folder: Path, name: str, candidate: Candidate, card: str) -> Path:
-    """Put a candidate's file and its model card into a folder of its own; return the file."""
-    place = folder / name
-    place.mkdir(exist_ok=True)
-    target = place / "model.safetensors"
-    shutil.copyfile(folder / candidate.file, place / ".model")
-    (place / ".model").replace(target)
-    write_bytes(place / "README.md", card.encode())
-    return target
+def place_models(folder: Path, picked: Mapping[str, Candidate], cards: Mapping[str, str]) -> None:
+    """Put picked models and their cards into folders of their names; empty those of earlier picks.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the search.
+    picked : mapping of str to Candidate
+        By name of the folder, one of `PLACES`.
+    cards : mapping of str to str
+        The model cards, by the same names.
+    """
+    for name, candidate in picked.items():
+        place = folder / name
+        place.mkdir(exist_ok=True)
+        shutil.copyfile(folder / candidate.file, place / COPY)
+        (place / COPY).replace(place / MODEL)
+        write_bytes(place / CARD, cards[name].encode())
+    for name in PLACES:
+        if name not in picked:
+            _empty(folder / name)
+
+
+def _empty(place: Path) -> None:
+    """Remove what `place_models` wrote, and the folder unless something else lies in it."""
+    for name in (COPY, MODEL, CARD):
+        (place / name).unlink(missing_ok=True)
+    with suppress(OSError):
+        place.rmdir()
 
 
 def tidy(folder: Path, seed: int, kept: Sequence[Candidate], others: Iterable[Candidate]) -> None:

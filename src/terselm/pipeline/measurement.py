@@ -88,6 +88,8 @@ class Candidate:
         What the plan it came from was asked for; empty for fixed recipes.
     key : str
         Of its job.
+    digest : str
+        Of the file that was measured; empty in studies from before it was kept.
     """
 
     number: int
@@ -100,6 +102,7 @@ class Candidate:
     parent: int | None = None
     knobs: Mapping[str, Any] = field(default_factory=dict)
     key: str = ""
+    digest: str = ""
 
     @property
     def trained(self) -> bool:
@@ -131,5 +134,10 @@ def merged(candidates: Sequence[Candidate]) -> list[Candidate]:
         key = json.dumps([dict(step) for step in candidate.recipe], sort_keys=True)
         first = found.setdefault(key, candidate)
         if candidate.measured.tokens > first.measured.tokens:
-            found[key] = replace(first, measured=candidate.measured, file=candidate.file)
+            found[key] = replace(
+                first,
+                measured=candidate.measured,
+                file=candidate.file,
+                digest=candidate.digest,
+            )
     return list(found.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,13 +58,13 @@ def pick(
     return Picked(None, nearest(sure or candidates, limits), {})
 
 
-def message_of(picked: Picked, limits: Limits, source: Measurement) -> str:
-    """Return what came of the search, in a line."""
+def message_of(picked: Picked, limits: Limits, source: Measurement, measured: int) -> str:
+    """Return what came of the search, which measured so many candidates, in a line."""
     if picked.chosen is not None:
         found = picked.chosen.measured
         return (
-            f"the budget is met: {found.bytes:,} bytes ({source.bytes / found.bytes:.1f} times "
-            f"smaller), perplexity {found.perplexity:.2f} "
+            f"the budget is met: {found.bytes:,} bytes ({_times(source.bytes, found.bytes)}), "
+            f"perplexity {found.perplexity:.2f} "
             f"({_percent(found.perplexity, source.perplexity)}), "
             f"{found.microseconds:.1f} µs a token"
         )
@@ -74,6 +75,8 @@ def message_of(picked: Picked, limits: Limits, source: Measurement) -> str:
         )
     if picked.answers:
         return f"{len(picked.answers)} answers: " + ", ".join(picked.answers)
+    if not measured:
+        return "nothing was measured in this time; give a longer --time-limit"
     return "no candidate comes within ten percent of the source's perplexity; give it more time"
 
 
@@ -130,11 +133,11 @@ def document(
 
     def described(candidate: Candidate) -> dict[str, Any]:
         command = (
-            f"terselm compress {source_file} --recipe recipes/{candidate.number}.yaml "
-            f"--data {header['data']} --calibration-tokens {header['calibration_tokens']} "
-            f"--seed {header['seed']} --out {candidate.number}.safetensors"
+            *("terselm", "compress", source_file, "--recipe", f"recipes/{candidate.number}.yaml"),
+            *("--data", header["data"], "--calibration-tokens", header["calibration_tokens"]),
+            *("--seed", header["seed"], "--out", f"{candidate.number}.safetensors"),
         )
-        return {**candidate.as_dict(), "command": command}
+        return {**candidate.as_dict(), "command": shlex.join(map(str, command))}
 
     return {
         "format": FORMAT,
@@ -142,7 +145,7 @@ def document(
         "budget": None if budget is None else budget.as_dict(),
         "limits": limits.as_dict(),
         "met": picked.chosen is not None or (budget is None and bool(picked.answers)),
-        "message": message_of(picked, limits, source),
+        "message": message_of(picked, limits, source, len(candidates)),
         "source": {**source.as_dict(), "file": source_file, "label": "source"},
         "chosen": picked.chosen.number if picked.chosen else None,
         "nearest": picked.nearest.number if picked.nearest else None,
@@ -163,6 +166,12 @@ def _row(part: Part, microseconds: float) -> dict[str, Any]:
         "bytes": part.bytes,
         "microseconds": round(microseconds, 3),
     }
+
+
+def _times(before: int, after: int) -> str:
+    if after > before:
+        return f"{after / before:.1f} times larger"
+    return f"{before / after:.1f} times smaller"
 
 
 def _percent(value: float, source: float) -> str:

@@ -209,6 +209,7 @@ def _stored(candidate: Candidate) -> dict[str, Any]:
         "measured": candidate.measured.as_dict(),
         "file": candidate.file,
         "seconds": candidate.seconds,
+        "digest": candidate.digest,
     }
 
 
@@ -226,6 +227,7 @@ def _candidate(trial: FrozenTrial) -> Candidate:
         parent=job["parent"],
         knobs=job["knobs"],
         key=trial.user_attrs["key"],
+        digest=found.get("digest", ""),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Protocol
 import optuna
 
 from terselm.errors import TerselmError
+from terselm.pipeline.fingerprint import digest_of
 from terselm.pipeline.job import Job
 from terselm.pipeline.measurement import Candidate, Measurement
 from terselm.pipeline.sensitivity import Sensitivity
@@ -34,12 +35,15 @@ class Outcome:
         Name of the model file in the folder of the search.
     reason : str
         Why it failed.
+    digest : str
+        Of the file that was measured.
     """
 
     measured: Measurement | None
     seconds: float
     file: str = ""
     reason: str = ""
+    digest: str = ""
 
 
 class Runner(Protocol):
@@ -74,7 +78,7 @@ def do_job(bench: Workbench, job: Job, number: int) -> Outcome:
         measured = bench.measure(path, whole_text=job.whole_text)
     except TerselmError as error:
         return Outcome(None, time.perf_counter() - started, reason=str(error))
-    return Outcome(measured, time.perf_counter() - started, name)
+    return Outcome(measured, time.perf_counter() - started, name, digest=digest_of(path))
 
 
 class HereRunner:
@@ -136,6 +140,7 @@ def settle(study: Study, trial: optuna.Trial, job: Job, outcome: Outcome) -> Can
         parent=job.parent,
         knobs=job.knobs,
         key=job.key,
+        digest=outcome.digest,
     )
     study.finish(trial, candidate)
     return candidate

@@ -20,7 +20,8 @@ from terselm.compress.apply import compress
 from terselm.compress.base import Context
 from terselm.compress.recipe import Recipe
 from terselm.compress.statistics import Statistics, collect
-from terselm.evaluate.evaluation import interval
+from terselm.errors import TerselmError
+from terselm.evaluate.evaluation import LARGEST_EXPONENT, interval
 from terselm.evaluate.native import nats_of
 from terselm.evaluate.perplexity import perplexity
 from terselm.files import atomic_write
@@ -155,6 +156,11 @@ class Workbench:
         whole_text : bool
             Whether all of the text is read; otherwise the first `SHORT_TOKENS`, and the
             perplexity is the source's on all of the text times the ratio on those.
+
+        Raises
+        ------
+        TerselmError
+            If the model gives NaN, or probability zero to what is in the text.
         """
         ids = self.texts.valid.ids
         tokens = len(ids) if whole_text else min(len(ids), SHORT_TOKENS)
@@ -180,18 +186,20 @@ class Workbench:
 
     def _measured(self, path: Path, nats: npt.NDArray[np.float64]) -> Measurement:
         whole = len(self.texts.valid)
-        mean = float(nats.mean())
-        ci95 = interval(nats)
         if len(nats) < whole:
-            shift = float(self.source_nats.mean() - self.source_nats[: len(nats)].mean())
-            mean += shift
-            ci95 = None if ci95 is None else (ci95[0] * _exp(shift), ci95[1] * _exp(shift))
+            nats = nats + (self.source_nats.mean() - self.source_nats[: len(nats)].mean())
+        mean = float(nats.mean())
+        if not math.isfinite(mean):
+            raise TerselmError(
+                f"{path}: the perplexity is not a number that can be stated (mean of {mean} nats "
+                "a token); the model is damaged or its training diverged"
+            )
         with FileLock(self.setting.folder / "timing.lock"):
             timing = measure_quickly(path, kernels=self.setting.kernels)
         measured = Measurement(
             bytes=path.stat().st_size,
-            perplexity=_exp(mean),
-            ci95=ci95,
+            perplexity=math.exp(min(mean, LARGEST_EXPONENT)),
+            ci95=interval(nats),
             tokens=len(nats),
             whole_text=len(nats) == whole,
             microseconds=timing.token,
@@ -271,7 +279,3 @@ def training_ends(recipe: Sequence[Mapping[str, Any]], start: int) -> list[int]:
         if step["method"] == RECOVERY and number >= start:
             ends.append(number + 1)
     return ends
-
-
-def _exp(value: float) -> float:
-    return math.exp(min(value, 700.0))

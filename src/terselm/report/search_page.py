@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from terselm.report import search_reading as reading
 from terselm.report.search_plots import ceiling
 from terselm.report.search_shares import group_parts
-from terselm.report.sizes import human_bytes, human_number
+from terselm.report.sizes import told_apart
 
 Values = Mapping[str, Any]
 
@@ -75,6 +76,8 @@ def page_values(results: Values) -> dict[str, Any]:
         "keeps_limits": reading.keeps_limits,
         "on_front": {each["number"] for each in results["front"]},
         "times": reading.times,
+        "factor": reading.factor,
+        "readings": reading.readings(results),
         "change": reading.change,
         "find": reading.find,
         "answers": answers(results),
@@ -102,34 +105,23 @@ def tiles(results: Values) -> list[Tile]:
 
 def _tile(results: Values, name: str, title: str, after: Values | None) -> Tile:
     source, key, limit = results["source"], reading.KEYS[name], results["limits"][name]
-    factor, note, kept = "", "", None
+    factor, note, kept, shown = "", "", None, ""
+    allowed = "" if limit is None else reading.amount(name, limit)
     if after is not None:
-        one, other = source[key], after[key]
-        factor = _factor(name, one, other)
+        factor = reading.factor(name, source[key], after[key])
+        shown = reading.amount(name, after[key])
         if name == "perplexity":
             note = f"95 %: {reading.interval(after, 1)}" if after["ci95"] else "no interval"
-        kept = None if limit is None else other <= limit
+        kept = None if limit is None else after[key] <= limit
+        if kept is False:
+            write = partial(reading.amount, name)
+            shown, allowed = told_apart(after[key], limit, write)
     if limit is not None:
-        text = f"at most {reading.limit_text(name, limit)}"
+        text = f"at most {allowed}"
         note = f"{text} · {note}" if note else text
     if name == "latency" and source["estimated_latency"]:
         note = f"{note} · estimated" if note else "estimated"
-    shown = "" if after is None else _amount(name, after[key])
-    return Tile(title, _amount(name, source[key]), shown, factor, note, kept)
-
-
-def _factor(name: str, before: float, after: float) -> str:
-    if name == "perplexity":
-        return reading.change(before, after)
-    if after > before:
-        return f"{reading.times(after, before)} {'slower' if name == 'latency' else 'larger'}"
-    return f"{reading.times(before, after)} {'faster' if name == 'latency' else 'smaller'}"
-
-
-def _amount(name: str, value: float) -> str:
-    if name == "perplexity":
-        return human_number(value)
-    return reading.microseconds(value) if name == "latency" else human_bytes(value)
+    return Tile(title, reading.amount(name, source[key]), shown, factor, note, kept)
 
 
 def answers(results: Values) -> list[tuple[str, Values]]:
@@ -156,7 +148,7 @@ def limit_lines(results: Values) -> list[str]:
     for name in reading.LIMITS:
         limit, written = results["limits"][name], budget.get(f"max_{name}")
         if limit is not None:
-            text = reading.limit_text(name, limit)
+            text = reading.amount(name, limit)
             as_written = f" ({written})" if written and "%" in str(written) else ""
             lines.append(f"{name} at most {text}{as_written}")
     return lines

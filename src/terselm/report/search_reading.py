@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from terselm.report.sizes import human_bytes, human_number
+from terselm.report.sizes import MILLION, human_bytes, human_number
 
 Values = Mapping[str, Any]
 
@@ -150,7 +150,9 @@ def change(before: float, after: float) -> str:
     """Return how much more `after` is, in percent with a sign."""
     if not (math.isfinite(before) and math.isfinite(after)) or before == 0:
         return "–"
-    return f"{100 * (after / before - 1):+,.1f} %".replace("-", "−")
+    percent = 100 * (after / before - 1)
+    text = f"{percent:+,.1f}" if percent < MILLION else f"{percent:+.3g}"
+    return f"{text} %".replace("-", "−")
 
 
 def times(before: float, after: float) -> str:
@@ -161,9 +163,18 @@ def times(before: float, after: float) -> str:
     return f"{factor:,.2f} ×" if factor < 9.995 else f"{factor:,.1f} ×"
 
 
-def microseconds(value: float) -> str:
-    """Return a time in microseconds with three or four digits."""
-    return f"{value:,.1f} µs" if value < 99.95 else f"{value:,.0f} µs"
+def factor(name: str, before: float, after: float) -> str:
+    """Return what became of one of `LIMITS`: "16.7 × smaller", "1.20 × slower", "+3.0 %"."""
+    if name == "perplexity":
+        return change(before, after)
+    if after > before:
+        return f"{times(after, before)} {'slower' if name == 'latency' else 'larger'}"
+    return f"{times(before, after)} {'faster' if name == 'latency' else 'smaller'}"
+
+
+def microseconds(value: float, more: int = 0) -> str:
+    """Return a time in microseconds with three or four digits, or so many more."""
+    return f"{value:,.{more + 1}f} µs" if value < 99.95 else f"{value:,.{more}f} µs"
 
 
 def seconds(value: float) -> str:
@@ -174,11 +185,19 @@ def seconds(value: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def limit_text(name: str, value: float) -> str:
-    """Return a limit with its unit."""
+def amount(name: str, value: float, more: int = 0) -> str:
+    """Return what one of `LIMITS` limits, or the limit, with its unit and so many more digits."""
     if name == "latency":
-        return microseconds(value)
-    return human_number(value) if name == "perplexity" else human_bytes(value)
+        return microseconds(value, more)
+    if name == "perplexity":
+        return human_number(value, 2 + more)
+    return human_bytes(value, more)
+
+
+def readings(results: Values) -> str:
+    """Return how often the test text was read: "once", "3 times"; "" where that is not known."""
+    count = (results["test"] or {}).get("readings")
+    return "" if count is None else "once" if count == 1 else f"{count} times"
 
 
 def _plain(value: Any) -> str:
