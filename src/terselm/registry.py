@@ -33,6 +33,7 @@ class Registry(Generic[T]):
         self._package = package
         self._classes: dict[str, T] = {}
         self._complete = False
+        self._importing = False
 
     def register(self, name: str) -> Callable[[T], T]:
         """Return a decorator that files a class under `name`.
@@ -76,12 +77,16 @@ class Registry(Generic[T]):
         return name in self._classes
 
     def _import_all(self) -> None:
-        if self._complete:
+        if self._complete or self._importing:  # a module may look something up as it is imported
             return
-        self._complete = True
-        package = importlib.import_module(self._package)
-        for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"{self._package}.{module.name}")
+        self._importing = True
+        try:
+            package = importlib.import_module(self._package)
+            for module in pkgutil.iter_modules(package.__path__):
+                importlib.import_module(f"{self._package}.{module.name}")
+        finally:
+            self._importing = False
+        self._complete = True  # not after a failing import: the next look-up must say so again
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

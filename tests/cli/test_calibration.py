@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from terselm.models.checkpoint import load, save
@@ -96,3 +98,15 @@ def test_a_step_that_makes_the_file_larger_says_so(run):
     larger = "- {method: low_rank, weights: cells.*, rank: 1.0}\n"
     assert "step 1 made the file larger" in run(larger).stderr
     assert "larger" not in run("- {method: quantize, bits: 8}\n").stderr
+
+
+def test_words_are_counted_in_the_whole_training_text(run, odd_corpus, tmp_path):
+    recipe = "- {method: prune_vocabulary, keep: 10}\n"
+    result = run(recipe, "--calibration-tokens", "300", data=odd_corpus)
+    assert result.code == 0, result.stderr
+    said = load(tmp_path / "small.safetensors").provenance["vocabulary_pruning"]
+    assert said["tokens"] == 21 * 200
+    words = Counter(" ".join([*SENTENCES[:3], "w01 w02"]).split())
+    # Beside <eos>, four a round, and <unk>, which counts neither way.
+    kept = 4 + sum(count for _, count in words.most_common(8))
+    assert said["coverage"] == pytest.approx(kept / (4 + words.total()), abs=1e-6)

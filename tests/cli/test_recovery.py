@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -132,10 +133,10 @@ def test_gradual_pruning_ends_at_its_sparsity(rate: float, run, trained):
         assert not torch.equal(op.dense(), at_once.weights()[name].dense())
 
 
-def test_gradual_pruning_that_is_cut_short_says_so(recover, trained):
+def test_gradual_pruning_that_is_cut_short_says_so(recover, trained, caplog):
     item = {"method": "prune_gradually", "sparsity": 0.7, "end": STEPS + 10, **TRAINING}
-    with pytest.warns(UserWarning, match=f"after {STEPS} of {STEPS + 10} steps"):
-        small = compress(trained, Recipe.from_list([item]), Context(recover=recover)).model
+    small = compress(trained, Recipe.from_list([item]), Context(recover=recover)).model
+    assert f"after {STEPS} of {STEPS + 10} steps" in caplog.text
     for op in small.weights().values():
         assert op.parameter_count() == op.dense().numel() - round(0.7 * op.dense().numel())
 
@@ -193,10 +194,10 @@ def test_variational_training_drops_words_that_the_text_lacks(run, known, corpus
     assert stays[read].float().mean() > 0.7  # one that follows from the others may go
 
 
-def test_part_of_an_epoch_is_that_part_of_the_steps(recover, trained):
+def test_part_of_an_epoch_is_that_part_of_the_steps(recover, trained, caplog):
     item = {"method": "prune_gradually", "sparsity": 0.7, "end": STEPS, **TRAINING, "epochs": 0.5}
-    with pytest.warns(UserWarning, match=f"after (41|42) of {STEPS} steps"):
-        compress(trained, Recipe.from_list([item]), Context(recover=recover))
+    compress(trained, Recipe.from_list([item]), Context(recover=recover))
+    assert re.search(f"after (41|42) of {STEPS} steps", caplog.text)
     with pytest.raises(UsageError, match=r"1.5 passes are not possible; give 1"):
         Recipe.from_list([{"method": "recover", "epochs": 1.5}])
 

@@ -146,12 +146,29 @@ def test_gradual_pruning_of_a_model(cell, tied):
             assert op.parameter_count() == total - round(0.7 * total)
 
 
-def test_a_training_that_ends_early_is_told():
+def test_a_training_that_ends_early_is_told(caplog):
     item = {"method": "prune_gradually", "sparsity": 0.7, "end": 10}
     context = Context(recover=model_training(5))
-    with pytest.warns(UserWarning, match=r"after 5 of 10 steps.*smaller 'end' or more epochs"):
-        small = compress(make_model("lstm"), Recipe.from_list([item]), context).model
+    small = compress(make_model("lstm"), Recipe.from_list([item]), context).model
+    (said,) = caplog.messages
+    assert "after 5 of 10 steps" in said and "smaller 'end' or more epochs" in said
     assert all(op.kind == "sparse" for op in small.weights().values())
+
+
+def test_a_sparse_form_that_saves_nothing_is_told_before_the_training():
+    def never(model, settings, teacher):
+        raise AssertionError("it was trained")
+
+    item = {"method": "prune_gradually", "sparsity": 0.03, "end": 1}
+    with pytest.raises(UsageError, match=r"embedding at sparsity 0.03.* prune to about 0\.\d+"):
+        compress(make_model("lstm"), Recipe.from_list([item]), Context(recover=never))
+
+
+def test_without_zeros_a_matrix_stays_dense():
+    item = {"method": "prune_gradually", "sparsity": 0.0, "end": 1, "type": "float16"}
+    context = Context(recover=model_training(1))
+    small = compress(make_model("lstm"), Recipe.from_list([item]), context).model
+    assert {(op.kind, op.stored_type) for op in small.weights().values()} == {("dense", "float16")}
 
 
 def test_wrong_use_is_told():
@@ -164,10 +181,12 @@ def test_wrong_use_is_told():
         run({**item, "matrices": "outptu"})
     with pytest.raises(UsageError, match="takes dense weights, and embedding is sparse"):
         run({"method": "magnitude", "sparsity": 0.5}, item)
-    with pytest.raises(
-        UsageError, match="begin 10 is not before end 10; use an end of at least 11"
+    for wrong, match in (
+        ({"begin": 10}, "begin 10 is not before end 10; use an end of at least 11"),
+        ({"initial": 0.8}, r"initial 0.8 is not in \[0, sparsity\]; use at most 0.7"),
     ):
-        run({**item, "begin": 10})
+        with pytest.raises(UsageError, match=match):
+            Recipe.from_list([{**item, **wrong}])
     with pytest.raises(UsageError, match="needs text to train on"):
         compress(make_model("lstm"), Recipe.from_list([item]))
 

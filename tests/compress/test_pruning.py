@@ -67,6 +67,8 @@ def test_magnitude_keeps_the_largest_as_they_were():
 
 def test_one_threshold_for_the_model_is_the_brute_force_one():
     model = make_model("lstm", tied=True)
+    with torch.no_grad():
+        model.embedding.weight.mul_(2)  # or nothing of it would stay
     small = run(model, {"method": "magnitude", "sparsity": 0.6, "scope": "model"})
     everything = torch.cat([op.dense().abs().flatten() for op in model.weights().values()])
     threshold = everything.sort().values[round(0.6 * len(everything))]
@@ -93,12 +95,48 @@ def test_a_matrix_that_one_threshold_leaves_full_stays_dense():
     model = make_model("lstm")
     with torch.no_grad():
         model.weights()["output"].weight.mul_(1000)
+        model.embedding.weight.mul_(2)
     item = {"method": "magnitude", "sparsity": 0.5, "scope": "model"}
     small = run(model, item)
     output = small.weights()["output"]
     assert output.kind == "dense"
     assert torch.equal(output.dense(), model.weights()["output"].dense())
     assert small.weights()["cells.0.weight_hh"].kind == "sparse"
+
+
+@pytest.mark.parametrize("structure", ["weights", "blocks"])
+def test_one_threshold_that_leaves_nothing_of_a_matrix_is_refused(structure):
+    model = make_model("lstm")
+    with torch.no_grad():
+        model.weights()["cells.0.weight_ih"].weight.mul_(1e-4)
+    item = {"method": "magnitude", "sparsity": 0.6, "scope": "model", "structure": structure}
+    item["weights"] = "cells.*"
+    with pytest.raises(UsageError, match=rf"of the \d+ {structure} of cells\.0\.weight_ih"):
+        run(model, item)
+
+
+def test_one_threshold_goes_on_from_sparse_matrices():
+    """A matrix may be less sparse than is asked of the whole, and lose nothing."""
+    model = make_model("lstm")
+    first = {"method": "magnitude", "sparsity": 0.5, "weights": "output"}
+    with torch.no_grad():
+        model.weights()["output"].weight.mul_(1000)
+    small = run(model, first, {"method": "magnitude", "sparsity": 0.4, "scope": "model"})
+    once = run(model, first)
+    assert torch.equal(small.weights()["output"].dense(), once.weights()["output"].dense())
+    total = sum(op.dense().numel() for op in small.weights().values())
+    zeros = sum(int((op.dense() == 0).sum()) for op in small.weights().values())
+    assert zeros == round(0.4 * total)
+
+
+def test_the_type_is_that_asked_for_also_where_nothing_goes():
+    model = make_model("lstm")
+    half = {"method": "magnitude", "sparsity": 0, "type": "float16"}
+    small = run(model, {"method": "magnitude", "sparsity": 0.5, "weights": "output"}, half)
+    assert {op.stored_type for op in small.weights().values()} == {"float16"}
+    assert small.weights()["output"].kind == "sparse"
+    before = model.weights()["embedding"].dense()
+    assert torch.equal(small.weights()["embedding"].dense(), before.half().float())
 
 
 def test_factors_are_pruned_as_factors():

@@ -9,7 +9,7 @@ import torch
 from terselm.compress.apply import compress
 from terselm.compress.recipe import Recipe
 from terselm.compress.statistics import STREAMS, WARM_UP, collect
-from terselm.errors import UsageError
+from terselm.errors import TerselmError, UsageError
 from tests.tiny import make_model
 
 STEPS = 20
@@ -52,6 +52,15 @@ def test_factors_have_inputs_of_their_own():
     found = collect(small, ids())
     assert found.inputs["output.right"].second_moment.shape == (20, 20)
     assert found.inputs["output.left"].second_moment.shape == (3, 3)
+
+
+def test_states_that_explode_are_named():
+    model = make_model("rnn_relu", layers=1)
+    with torch.no_grad():
+        model.cells[0].weight_hh.weight.copy_(1.5 * torch.eye(20) + 0.1)
+    ids = np.arange(STREAMS * 200) % len(model.vocabulary)
+    with pytest.raises(TerselmError, match=r"cells\.0\.weight_hh: its inputs .* infinite"):
+        collect(model, ids)
 
 
 def test_too_little_text_says_how_much():

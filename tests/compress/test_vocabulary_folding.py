@@ -19,6 +19,7 @@ from terselm.models.language_model import LanguageModel
 from terselm.text.build import vocabulary_from_words
 from tests.tiny import CELL_VARIANTS, WORDS, make_model
 
+UNKNOWN = 1
 KEPT = [0, 1, *range(2, 37, 3)]
 FOLDED = [number for number in range(37) if number not in KEPT]
 COUNTS = [50, 10, *(30 if number in KEPT else 2 for number in range(2, 37))]
@@ -93,12 +94,45 @@ def test_coverage_is_stated_and_kept_in_the_file(tmp_path):
     path = tmp_path / "m.safetensors"
     assert save(small, path) == path.stat().st_size < lay_out(model).size
     said = load(path).provenance["vocabulary_pruning"]
-    known = sum(COUNTS[number] for number in KEPT)
+    known = sum(COUNTS[number] for number in KEPT if number != UNKNOWN)
     assert said == {
         "words": len(KEPT),
         "words_before": 37,
-        "coverage": round(known / sum(COUNTS), 6),
+        "coverage": round(known / (sum(COUNTS) - COUNTS[UNKNOWN]), 6),
+        "tokens": sum(COUNTS),
     }
+
+
+def test_words_are_counted_in_the_whole_text_where_it_is_at_hand():
+    recipe = Recipe.from_list([{"method": "prune_vocabulary", "keep": 4}])
+    counts = np.array([5, 5, 40, *([0] * 32), 60, 95])
+    context = Context(calibration=IDS, count_tokens=lambda words: counts[: len(words)])
+    small = compress(make_model("lstm"), recipe, context).model
+    assert small.vocabulary.words == (*WORDS[:2], *WORDS[-2:])
+    said = small.provenance["vocabulary_pruning"]
+    assert said["tokens"] == 205 and said["coverage"] == 160 / 200
+
+
+def test_a_second_step_counts_from_the_words_of_the_first():
+    def pruned(*keep):
+        items = [{"method": "prune_vocabulary", "keep": number} for number in keep]
+        model = compress(make_model("lstm"), Recipe.from_list(items), Context(calibration=IDS))
+        return model.model.provenance["vocabulary_pruning"]
+
+    assert pruned(20, 10) == pruned(10)
+    assert pruned(20, 10)["words_before"] == 37
+
+
+def test_coverage_is_that_of_what_was_known_at_first():
+    def covered(*shares):
+        items = [{"method": "prune_vocabulary", "coverage": share} for share in shares]
+        model = compress(make_model("lstm"), Recipe.from_list(items), Context(calibration=IDS))
+        return model.model.provenance["vocabulary_pruning"]
+
+    assert 0.9 <= covered(0.9)["coverage"] < 1
+    assert covered(0.9, 0.6) == covered(0.6)
+    with pytest.raises(UsageError, match=r"an earlier prune_vocabulary left 0\.9"):
+        covered(0.9, 0.999)
 
 
 def test_folded_words_are_read_as_unknown():
@@ -137,7 +171,7 @@ def test_low_rank_weights_are_folded_by_their_left_factor():
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({}, "one of keep and coverage"),
+        ({}, r"step 1 \(prune_vocabulary\): give exactly one of keep and coverage"),
         ({"keep": 10, "coverage": 0.9}, "one of keep and coverage"),
         ({"keep": 38}, "has 37 words"),
     ],

@@ -52,6 +52,12 @@ def test_rows_are_rows_of_the_dense_matrix(form_builder, shape):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
+def test_no_ids_have_no_rows(form_builder, shape):
+    for ids in (torch.zeros(0, dtype=torch.int64), torch.zeros(3, 0, dtype=torch.int64)):
+        assert form_builder(*shape).rows(ids).shape == (*ids.shape, shape[1])
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 def test_the_file_gives_the_same_matrix_bit_for_bit(form_builder, shape):
     op = form_builder(*shape)
     spec = json.loads(json.dumps(op.spec()))

@@ -57,10 +57,10 @@ CASES: dict[str, list[dict[str, Any]]] = {
     ],
     "magnitude": [
         {"sparsity": 0.5},
-        {"sparsity": 0.8, "scope": "model", "type": "float16"},
+        {"sparsity": 0.8, "scope": "model", "type": "float16", "weights": "cells.*"},
         {"sparsity": 0.6, "structure": "blocks", "block": [4, 2]},
     ],
-    "wanda": [{"sparsity": 0.5}, {"sparsity": 0.8, "scope": "model"}],
+    "wanda": [{"sparsity": 0.5}, {"sparsity": 0.8, "scope": "model", "weights": "output"}],
     "second_order": [
         {"sparsity": 0.5},
         {"sparsity": 0.6, "scope": "row", "structure": "blocks", "block": [1, 2]},
@@ -92,7 +92,6 @@ CASES: dict[str, list[dict[str, Any]]] = {
         {"epochs": 1, "distill": True},
         {"distill": True, "distill_samples": 30},
         {"distill_hidden": 0.5},
-        {"train_codes": True},
     ],
 }
 """Options of every method. A new method adds itself here."""

@@ -14,6 +14,9 @@ from terselm.compress.base import CALIBRATION_TOKENS
 from terselm.errors import UsageError
 from terselm.text.base import UNKNOWN, Vocabulary
 
+CHUNK = 1 << 22
+"""Tokens counted at once, so that a mapped text is never in memory as a whole."""
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -58,3 +61,18 @@ def calibration_text(
             f"(or say {UNKNOWN}) and were read as {UNKNOWN}"
         )
     return Calibration(ids, unknown)
+
+
+def token_counts(data: str, vocabulary: Vocabulary) -> npt.NDArray[np.int64]:
+    """Return how often each token is in the whole training text, int64 [vocabulary].
+
+    Raises
+    ------
+    UsageError
+        If a word is not in the vocabulary and there is no `<unk>`.
+    """
+    ids = split_of(data, "train", vocabulary).ids
+    counts = np.zeros(len(vocabulary), dtype=np.int64)
+    for start in range(0, len(ids), CHUNK):
+        counts += np.bincount(ids[start : start + CHUNK], minlength=len(vocabulary))
+    return counts

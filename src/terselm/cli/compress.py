@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,7 +57,7 @@ def compress(
 
     **Example**: terselm compress lstm.safetensors --recipe balanced --data ptb --out s.safetensors
     """
-    from terselm.cli.calibration import calibration_text
+    from terselm.cli.calibration import calibration_text, token_counts
     from terselm.cli.loading import open_model, prepare_output, split_of
     from terselm.cli.recovery import recovery
     from terselm.cli.text import read_small_file
@@ -100,7 +101,9 @@ def compress(
     context = Context()
     calibration = None
     if data is not None:
-        context = Context(recover=recovery(data, seed, output))
+        context = Context(
+            recover=recovery(data, seed, output), count_tokens=partial(token_counts, data)
+        )
         if any(step.method.reads_calibration() for step in steps.steps):
             calibration = calibration_text(data, source.vocabulary, output, calibration_tokens)
             context = replace(context, calibration=calibration.ids)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -85,41 +86,48 @@ def compress(
     Returns
     -------
     Compressed
-        Its model's provenance holds the recipe.
+        Its model's provenance is that of the source without its perplexity, which is no longer
+        true; "recipe" holds the steps that made the source, if any, and then these.
 
     Raises
     ------
     UsageError
         If a step cannot be applied to this model; the message names step and weight.
     TerselmError
-        If a weight holds NaN or infinite values; the message names it.
+        If a weight holds NaN or infinite values, or a step's linear algebra fails on one; the
+        message names it.
     """
     check_finite(model)
     context = context or Context()
     context = replace(context, source=context.source or model)
     current = model.clone().eval()
     # The recipe is part of the file, and so of the bytes that every step is measured by.
-    current.provenance = {**model.provenance, "recipe": recipe.as_list()}
+    all_steps = [*_steps_before(model), *recipe.as_list()]
+    current.provenance = {**model.provenance, "recipe": all_steps}
+    current.provenance.pop("perplexity", None)
     records: list[StepRecord] = []
     dense = _dense_leaves(current)
     for number, step in enumerate(recipe.steps, start=1):
         words = current.vocabulary
         try:
             current, names = _apply_step(step, current, context)
+            size = lay_out(current).size
         except TerselmError as error:
             raise type(error)(f"step {number} ({step.method.name}): {error}") from None
+        except torch.linalg.LinAlgError as error:
+            raise TerselmError(f"step {number} ({step.method.name}): {_failed(error)}") from error
         if context.calibration is not None and current.vocabulary is not words:
             ids = renumbered(context.calibration, words, current.vocabulary)
             context = replace(context, calibration=ids)
         context = replace(context, statistics=None)  # they were those of the model before
-        record = StepRecord(number, step.describe(), tuple(names), lay_out(current).size)
+        record = StepRecord(number, step.describe(), tuple(names), size)
         records.append(record)
         before, dense = dense, _dense_leaves(current)
         replaced = {name: op.dense() for name, op in before.items() if dense.get(name) is not op}
         context = replace(context, rounded={**context.rounded, **replaced})
         if on_step is not None:
             on_step(record, current)
-    current.provenance = {**current.provenance, "recipe": recipe.as_list()}
+    current.provenance = {**current.provenance, "recipe": all_steps}
     untouched, same_form = unchanged_weights(model, current)
     return Compressed(current.eval(), tuple(records), untouched, same_form)
 
@@ -135,6 +143,17 @@ def check_finite(model: LanguageModel) -> None:
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise TerselmError(f"{name} holds NaN or infinite values; the model is not usable")
+
+
+def _steps_before(model: LanguageModel) -> list[Any]:
+    """Return the steps that the model was made by, as its provenance has them."""
+    steps = model.provenance.get("recipe")
+    return steps if isinstance(steps, list) else []
+
+
+def _failed(error: Exception) -> str:
+    said = str(error).partition("\n")[0]
+    return f"the linear algebra failed ({said}); leave the weight out, or damp more"
 
 
 def _dense_leaves(model: LanguageModel) -> dict[str, LinearOp]:
@@ -171,20 +190,29 @@ def _apply_step(
         for name in names:
             whole = _weight_of(name, model)
             op = weights[whole]
-            if whole == name:
-                new = method.apply(op, name, context)
-            else:
-                new = op.map_leaves(
-                    lambda leaf, leaf_name, wanted=name: (  # type: ignore[misc]
-                        method.apply(leaf, leaf_name, context) if leaf_name == wanted else leaf
-                    ),
-                    whole,
-                )
+            try:
+                new = _applied(method, op, name, whole, context)
+            except torch.linalg.LinAlgError as error:
+                raise TerselmError(f"{name}: {_failed(error)}") from error
             if method.corrects_bias() and whole == name:
                 _correct_bias(model, name, op, new, context)
             weights[whole] = new
             model.replace_weight(whole, new)
     return model, names
+
+
+def _applied(
+    method: WeightMethod, op: LinearOp, name: str, whole: str, context: Context
+) -> LinearOp:
+    """Return the weight `whole` with all of it changed, or only its factor `name`."""
+    if whole == name:
+        return method.apply(op, name, context)
+    return op.map_leaves(
+        lambda leaf, leaf_name: (
+            method.apply(leaf, leaf_name, context) if leaf_name == name else leaf
+        ),
+        whole,
+    )
 
 
 def _correct_bias(

@@ -17,6 +17,7 @@ from terselm.linear.base import LinearOp
 from terselm.models.language_model import LanguageModel
 from terselm.models.teacher import Teacher
 from terselm.registry import Registry
+from terselm.text.base import Vocabulary
 
 METHODS: Registry[type[Method]] = Registry("method", "terselm.compress.methods")
 
@@ -111,6 +112,9 @@ class Context:
         replaced, as they were then. Set by `compress`.
     prepared : object
         What `WeightMethod.prepare` of this step returned. Set by `compress`.
+    count_tokens : callable or None
+        Returns how often each token of a vocabulary is in the whole training text, int64
+        [vocabulary]. Called by the steps that need it. None: they count calibration text.
     """
 
     source: Teacher | None = None
@@ -120,6 +124,7 @@ class Context:
     model: LanguageModel | None = None
     rounded: Mapping[str, Tensor] = field(default_factory=dict)
     prepared: Any = None
+    count_tokens: Callable[[Vocabulary], npt.NDArray[np.int64]] | None = None
 
 
 class Method:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+Damping = Annotated[float, Field(ge=1e-8)]
 DAMPING = 0.03
-"""Added to a second moment, as a share of the mean of its diagonal."""
+"""Added to a second moment, as a share of the mean of its diagonal; without any, inputs that
+never occur have no inverse."""
 SMOOTHING = 1.0
 """Added to word counts: a word that calibration text happens to lack is still a word."""
 

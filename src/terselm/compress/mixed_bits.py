@@ -11,6 +11,8 @@ from torch import Tensor
 from terselm.errors import UsageError
 
 ALIGNMENT = 64
+HELD_BACK = 1024
+"""Bytes of the budget that are left for recipe and perplexity, which go into the file later."""
 CELLS = 2**18
 """Steps of the budget at most; a larger budget is counted in larger units."""
 

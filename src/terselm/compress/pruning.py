@@ -64,12 +64,26 @@ class PruningMethod(WeightMethod):
         return leaf.dense()
 
     def prepare(self, leaves: Mapping[str, LinearOp], context: Context) -> Any:
-        """Return the mask of what stays for each leaf, by name, where the scope is the model."""
+        """Return the mask of what stays for each leaf, by name, where the scope is the model.
+
+        Raises
+        ------
+        UsageError
+            If nothing would stay of one of them.
+        """
         if self.scope != "model" or not leaves:
             return None
         scores = {name: self._unit_scores(leaf, name, context) for name, leaf in leaves.items()}
         total = sum(score.numel() for score in scores.values())
-        return masks_over_all(scores, self._zeros(total, "the whole selection"))
+        masks = masks_over_all(scores, self._zeros(total, "the whole selection"))
+        for name, mask in masks.items():
+            if not mask.any():
+                raise UsageError(
+                    f"one threshold at sparsity {self.sparsity} leaves none of the "
+                    f"{mask.numel():,} {self.structure} of {name}; prune less, prune {name} in a "
+                    "step of its own, or use scope: matrix"
+                )
+        return masks
 
     def apply_to_leaf(self, leaf: LinearOp, name: str, context: Context) -> LinearOp:
         """Return the sparse form of one leaf.
@@ -83,7 +97,7 @@ class PruningMethod(WeightMethod):
             If the leaf is sparser already, or its sparse form would be larger than the dense.
         """
         if self.sparsity == 0:
-            return leaf
+            return self._of_type(leaf)
         kept = self._kept(leaf, name, context)
         mask = blocks_to_mask(kept, self.block, leaf.shape) if self._in_blocks else kept
         if isinstance(leaf, Sparse | BlockSparse):
@@ -100,6 +114,14 @@ class PruningMethod(WeightMethod):
             return Dense(new.dense(), stored_type)
         check_smaller_than_dense(new, name)
         return new
+
+    def _of_type(self, leaf: LinearOp) -> LinearOp:
+        """Return a leaf with all its weights in the type that the options ask for."""
+        if self.type is None or self.type == stored_type_of(leaf):
+            return leaf
+        if isinstance(leaf, Sparse | BlockSparse):
+            return type(leaf).of(leaf.dense(), leaf.pattern, self.type)
+        return Dense(leaf.dense(), self.type)
 
     @property
     def _in_blocks(self) -> bool:
@@ -127,6 +149,8 @@ class PruningMethod(WeightMethod):
         before = torch.zeros(leaf.shape, dtype=torch.bool, device=mask.device)
         before.view(-1)[leaf.positions] = True
         mask = mask & before
+        if self.scope == "model":
+            return mask  # the sparsity is that of all matrices together
         if int(mask.sum()) == len(leaf.positions) and leaf.density < 1 - self.sparsity:
             raise UsageError(
                 f"{name} has sparsity {1 - leaf.density:.3f} already; "

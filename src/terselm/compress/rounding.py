@@ -223,14 +223,27 @@ def _clip(values: Tensor, counts: Tensor | None, percentile: float) -> Tensor:
     present = [size] * groups
     if counts is not None:
         present = (counts > 0).sum(dim=-1).view(-1).tolist()  # the last group may be partial
-    # Padding is zero, the least magnitude, so ranks are counted from the greatest.
-    ranks = [size - int(number * (1 - percentile / 100)) for number in present]
     limit = torch.empty_like(magnitudes[..., :1])
-    for rank in set(ranks):
-        alike = [group for group in range(groups) if ranks[group] == rank]
-        kth = max(1, min(rank, size))
-        limit[:, alike] = magnitudes[:, alike].kthvalue(kth, dim=-1, keepdim=True).values
+    for number in set(present):
+        alike = [group for group in range(groups) if present[group] == number]
+        # Padding is zero, the least magnitude, so it comes before what is present.
+        limit[:, alike] = _order_statistic(
+            magnitudes[:, alike], size - number + (number - 1) * percentile / 100
+        )
     return torch.minimum(torch.maximum(values, -limit), limit)
+
+
+def _order_statistic(values: Tensor, place: float) -> Tensor:
+    """Return the value at a place of the sorted ones, between two of them by interpolation.
+
+    So a percentile of few values lies below the greatest too, and clips it.
+    """
+    below = int(place)
+    low = values.kthvalue(below + 1, dim=-1, keepdim=True).values
+    if below == place:
+        return low
+    high = values.kthvalue(below + 2, dim=-1, keepdim=True).values
+    return torch.lerp(low, high, place - below)
 
 
 class _Search:

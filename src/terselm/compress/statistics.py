@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from terselm.cells.base import RecurrentCell, State
 from terselm.compress.streams import parallel_streams
-from terselm.errors import UsageError
+from terselm.errors import TerselmError, UsageError
 from terselm.linear.base import LinearOp
 from terselm.models.language_model import LanguageModel
 
@@ -85,6 +85,9 @@ def collect(model: LanguageModel, ids: npt.NDArray[np.integer[Any]]) -> Statisti
     ------
     UsageError
         If there are too few tokens.
+    TerselmError
+        If what a matrix is multiplied with is not finite, as where states explode; the message
+        names it.
     """
     steps = len(ids) // STREAMS
     if steps <= WARM_UP:
@@ -102,7 +105,14 @@ def collect(model: LanguageModel, ids: npt.NDArray[np.integer[Any]]) -> Statisti
             _run(model, tokens, recorder)
     finally:
         model.train(training)
-    return Statistics(recorder.result(), counts)
+    inputs = recorder.result()
+    for name, found in inputs.items():
+        if not torch.isfinite(found.second_moment).all():
+            raise TerselmError(
+                f"{name}: its inputs on calibration text are NaN or infinite; the model is not "
+                "usable, or needs a method that takes no statistics"
+            )
+    return Statistics(inputs, counts)
 
 
 class _Recorder:

@@ -8,6 +8,8 @@ from terselm.compress.leaves import change_leaves
 from terselm.compress.recipe import is_inside_another, matching_weights
 from terselm.errors import UsageError
 from terselm.linear.base import LinearOp
+from terselm.linear.dense import Dense
+from terselm.linear.sparse import Sparse
 from terselm.models.language_model import LanguageModel
 
 
@@ -55,3 +57,9 @@ def replace_leaves(
         )
 
     change_leaves(model, visit)
+
+
+def sparse_or_dense(sparse: Sparse) -> LinearOp:
+    """Return what training made sparse, or the dense form where that takes no more bytes."""
+    dense = Dense(sparse.dense(), sparse.stored_type)
+    return sparse if sparse.cost().bytes < dense.cost().bytes else dense

@@ -161,11 +161,13 @@ class TensorTrain(LinearOp):
         flat = ids.reshape(-1)
         digits = _digits(flat, self.row_shape)  # d tensors [n]
         made = torch.ones(len(flat), 1, 1, device=ids.device)  # [n, columns made, r_{m-1}]
+        columns = 1
         for m, digit in enumerate(digits):
             rank = torch.arange(self.ranks[m], device=ids.device)
             core_rows = rank * self.row_shape[m] + digit.unsqueeze(-1)  # [n, r_{m-1}]
             piece = self._core(m).rows(core_rows)  # [n, r_{m-1}, columns_m · r_m]
-            made = (made @ piece).reshape(len(flat), -1, self.ranks[m + 1])
+            columns *= self.column_shape[m]  # not -1, which of no ids is undefined
+            made = (made @ piece).reshape(len(flat), columns, self.ranks[m + 1])
         return made.squeeze(-1)[:, : self.in_features].reshape(*ids.shape, self.in_features)
 
     def _core(self, number: int) -> LinearOp:

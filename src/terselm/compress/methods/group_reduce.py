@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from terselm.compress.base import OPTIONS, Context, WeightMethod, register_method
-from terselm.compress.factorization import DAMPING, least_fraction, numbers_within
+from terselm.compress.factorization import DAMPING, Damping, least_fraction, numbers_within
 from terselm.compress.row_groups import GroupedFactors, RowGrouping, groups_by_weight
 from terselm.compress.stored_type import stored_type_of
 from terselm.compress.weighting import WORD_MATRICES, input_weighting
@@ -22,7 +22,6 @@ from terselm.linear.row_blocks import MAX_BLOCKS
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
 Groups = Annotated[int, Field(ge=2, le=MAX_BLOCKS)]
 Rounds = Annotated[int, Field(ge=0, le=100)]
-Damping = Annotated[float, Field(ge=0.0)]
 
 
 @register_method("group_reduce")
@@ -56,7 +55,8 @@ class GroupReduce(WeightMethod):
     refine : int
         Rounds of refinement; it ends by itself where there is nothing to win.
     damping : float
-        Added to the second moment of the inputs, as a share of the mean of its diagonal.
+        Added to the second moment of the inputs, as a share of the mean of its diagonal; at
+        least 1e-8.
     """
 
     takes = ("dense",)

@@ -12,6 +12,7 @@ from torch import Tensor
 from terselm.compress.base import OPTIONS, Context, WeightMethod, register_method
 from terselm.compress.factorization import (
     DAMPING,
+    Damping,
     least_fraction,
     numbers_within,
     rank_for_fraction,
@@ -29,7 +30,6 @@ from terselm.registry import suggest
 
 Rank = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
-Damping = Annotated[float, Field(ge=0.0)]
 
 
 @register_method("low_rank")
@@ -64,7 +64,7 @@ class LowRank(WeightMethod):
         "inputs" weights columns by the second moment of the inputs on calibration text and the
         rows of words (embedding, output layer) by the root of their frequency.
     damping : float
-        Added to the second moment, as a share of the mean of its diagonal.
+        Added to the second moment, as a share of the mean of its diagonal; at least 1e-8.
     gates : {"stacked", "separate"}
         One factorization for all the stacked gates of a cell's matrix, or one for each gate.
         An integer rank is that of each factorization.
@@ -73,7 +73,7 @@ class LowRank(WeightMethod):
     takes = ("dense",)
 
     rank: Rank | Fraction | None = None
-    ranks: dict[str, Rank | Fraction] | None = None
+    ranks: Annotated[dict[str, Rank | Fraction], Field(min_length=1)] | None = None
     weighting: Literal["none", "inputs"] = "none"
     damping: Damping = DAMPING
     gates: Literal["stacked", "separate"] = "stacked"

@@ -47,7 +47,8 @@ class Magnitude(PruningMethod):
         The share of weights that become zero, in [0, 1).
     scope : {"matrix", "model"}
         Whether each matrix gets that sparsity, or all selected together with one threshold.
-        With "model" a matrix that loses hardly anything stays dense.
+        With "model" a matrix that loses hardly anything stays dense, and one that would lose
+        everything is an error.
     structure : {"weights", "blocks"}
         Whether single weights or whole blocks go; blocks cost hardly any place and run
         faster, and lose more. A block is worth the sum of its squares.

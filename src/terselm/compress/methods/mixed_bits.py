@@ -19,6 +19,7 @@ from terselm.compress.error_compensation import compensated_rounding
 from terselm.compress.leaves import change_leaves
 from terselm.compress.mixed_bits import (
     ALIGNMENT,
+    HELD_BACK,
     Choice,
     allocate,
     noise_to_signal,
@@ -44,8 +45,6 @@ WAYS: tuple[tuple[int, int | str], ...] = (
     (2, 32),
 )
 """Bits and groups that a matrix may get."""
-HELD_BACK = 1024
-"""Bytes of the budget that are left for recipe and perplexity, which go into the file later."""
 STEPS = 40
 """Steps of text that the divergence is measured on, in 32 streams, with the warm-up."""
 

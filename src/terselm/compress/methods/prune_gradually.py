@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
+import logging
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from terselm.compress.base import OPTIONS, Context, register_method
@@ -14,10 +14,9 @@ from terselm.compress.methods.recover import Recover
 from terselm.compress.pruning import Sparsity, StoredType, check_smaller_than_dense
 from terselm.compress.schedule import CubicSchedule
 from terselm.compress.sparsity import zeros_leaving_some
-from terselm.compress.training_forms import replace_leaves
+from terselm.compress.training_forms import replace_leaves, sparse_or_dense
 from terselm.linear.base import LinearOp
 from terselm.linear.dense import Dense
-from terselm.linear.sparse import Sparse
 from terselm.models.language_model import LanguageModel
 
 Count = Annotated[int, Field(ge=1)]
@@ -43,7 +42,7 @@ class PruneGradually(Recover):
     Cost: as for `magnitude` in the file; as long as the training. Needs text (`--data`).
 
     When not: for less than half the weights, where `second_order` without training loses nothing
-    that one sees.
+    that one sees. A matrix whose places turn out to cost more than its zeros save stays dense.
 
     Parameters
     ----------
@@ -77,26 +76,36 @@ class PruneGradually(Recover):
     every: Count = 10
     type: StoredType | None = None
 
+    @model_validator(mode="after")
+    def _check_schedule(self) -> PruneGradually:
+        self._schedule()
+        return self
+
+    def _schedule(self) -> CubicSchedule:
+        return CubicSchedule(self.sparsity, self.begin, self.end, self.initial, self.every)
+
     def apply(self, model: LanguageModel, context: Context) -> LanguageModel:
-        """Return the trained model with sparse weights.
+        """Return the trained model with sparse weights, dense ones where that is smaller.
+
+        If training ended before the schedule did, so that the last weights went at once, a
+        warning is logged.
 
         Raises
         ------
         UsageError
-            If there is no text, the schedule is impossible, a pattern matches nothing, or a
-            weight is not dense.
-
-        Warns
-        -----
-        UserWarning
-            If training ended before the schedule did: the last weights went at once.
+            If there is no text, a pattern matches nothing, a weight is not dense, or its sparse
+            form would be larger than the dense one at this sparsity; all before the training.
         """
-        schedule = CubicSchedule(self.sparsity, self.begin, self.end, self.initial, self.every)
+        schedule = self._schedule()
 
         def start(leaf: LinearOp, name: str) -> LinearOp:
             assert isinstance(leaf, Dense)
             zeros_leaving_some(leaf.out_features * leaf.in_features, self.sparsity, name)
-            return GradualSparse(leaf.dense(), schedule, self.type or leaf.stored_type)
+            op = GradualSparse(leaf.dense(), schedule, self.type or leaf.stored_type)
+            if self.sparsity > 0:
+                # Its bytes hardly depend on which weights go, and hours of training come next.
+                check_smaller_than_dense(op.finished(), name)
+            return op
 
         replace_leaves(model, self.matrices, Dense, start, self.name)
         model = super().apply(model, context)
@@ -106,17 +115,16 @@ class PruneGradually(Recover):
             assert isinstance(leaf, GradualSparse)
             if not leaf.reached:
                 short[name] = leaf.steps
-            sparse: Sparse = leaf.finished()
-            if self.sparsity > 0:
-                check_smaller_than_dense(sparse, name)
-            return sparse
+            return sparse_or_dense(leaf.finished())
 
         replace_leaves(model, "*", GradualSparse, finish, self.name, skip_others=True)
         if short:
-            warnings.warn(
-                f"{self.name}: training ended after {max(short.values())} of {self.end} steps of "
-                f"the schedule, so the last weights of {', '.join(short)} went at once; "
-                "use a smaller 'end' or more epochs",
-                stacklevel=2,
+            logging.getLogger(__name__).warning(
+                "%s: training ended after %d of %d steps of the schedule, so the last weights "
+                "of %s went at once; use a smaller 'end' or more epochs",
+                self.name,
+                max(short.values()),
+                self.end,
+                ", ".join(short),
             )
         return model

@@ -55,7 +55,8 @@ class Quantize(WeightMethod):
     range : {"least_squares", "absolute_maximum", "percentile"}
         How the scale is chosen; see `compress.rounding.quantize_uniform`.
     percentile : float or None
-        Magnitudes above this percentile are clipped; 99.9 if not given.
+        Magnitudes above this percentile, of those that share a scale and between two of them by
+        interpolation, are clipped; 99.9 if not given.
     levels : {"mid_tread", "mid_rise"} or None
         Whether zero is a level ("mid_tread") or lies between two ("mid_rise"). None:
         mid-rise, but mid-tread for a matrix where its error is clearly smaller.

@@ -19,6 +19,7 @@ from terselm.compress.factorization import (
     least_fraction,
     numbers_within,
 )
+from terselm.compress.mixed_bits import HELD_BACK
 from terselm.compress.rank_allocation import (
     Candidate,
     allocate,
@@ -83,7 +84,8 @@ class RankBudget(WeightMethod):
     Parameters
     ----------
     bytes : int or None
-        The most bytes of the file after this step.
+        The most bytes of the file after this step, 1,024 of them held back for recipe and
+        perplexity, which go into the file later.
     share : float or None
         The most parameters of the step's matrices, as a share of what they are. Exactly one of
         `bytes` and `share` is given.
@@ -206,7 +208,7 @@ def _factored(leaf: LinearOp, terms: Decomposition, rank: int) -> LinearOp:
 
 
 class _Trial:
-    """Tells the size of the file for given ranks."""
+    """Tells the size of the file for given ranks, with what is held back."""
 
     def __init__(self, model: LanguageModel, leaves: Mapping[str, LinearOp]) -> None:
         self._model = model.clone()
@@ -215,7 +217,7 @@ class _Trial:
     def size(self, ranks: Mapping[str, int | None]) -> int:
         for whole, op in self._model.weights().items():
             self._model.replace_weight(whole, self._rebuilt(op, whole, ranks))
-        return lay_out(self._model).size
+        return lay_out(self._model).size + HELD_BACK
 
     def _rebuilt(self, op: LinearOp, name: str, ranks: Mapping[str, int | None]) -> LinearOp:
         if name in ranks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from functools import partial
 from typing import Annotated, ClassVar, Literal
 
@@ -18,7 +19,7 @@ from terselm.compress.base import (
 )
 from terselm.errors import UsageError
 from terselm.linear.base import LinearOp
-from terselm.linear.coded import with_latents, without_latents
+from terselm.linear.coded import CodedOp, with_latents, without_latents
 from terselm.models.language_model import LanguageModel
 from terselm.models.teacher import teachers_of
 
@@ -29,6 +30,8 @@ NotNegative = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=1)]
 
 
+OF_DISTILL = ("distill_weight", "temperature", "distill_samples")
+"""Options that mean nothing without `distill`."""
 REGULARIZATION = ("input_dropout", "embedding_dropout", "weight_drop", "locked_dropout")
 
 
@@ -85,9 +88,9 @@ class Recover(ModelMethod):
     distill : bool
         Learn from the source model too.
     distill_weight : float
-        Share of the distillation loss, in [0, 1].
+        Share of the distillation loss, in [0, 1]. Only with `distill`.
     temperature : float
-        Softens both distributions of the distillation.
+        Softens both distributions of the distillation. Only with `distill`.
     distill_hidden : float
         Weight of the mean squared difference between the outputs of the last layer and the
         source model's, relative to the mean square of those; with or without `distill`. Not
@@ -96,12 +99,13 @@ class Recover(ModelMethod):
         Words a token that it learns from in the place of the source model's whole distribution,
         drawn from that in the first epoch and kept (2 bytes each): the source model reads the
         text once, and the epochs after the first take little longer than without it. Some
-        hundreds are nearly as good as the whole. None: the whole, computed in every epoch. Not
-        together with `distill_hidden`.
+        hundreds are nearly as good as the whole. None: the whole, computed in every epoch. Only
+        with `distill`, and not together with `distill_hidden`.
     train_codes : bool
         Quantization-aware training: codes are trained too, through float weights that are
         rounded in every step (straight-through). They start at what was rounded, as far as
-        its codes allow. Without it codes stay, scales are trained.
+        its codes allow. Without it codes stay, scales are trained. Only after a step that makes
+        codes.
     """
 
     keep: ClassVar[Literal["best", "last"]] = "best"
@@ -129,6 +133,10 @@ class Recover(ModelMethod):
     def _check(self) -> Recover:
         if self.distill_samples is not None and self.distill_hidden:
             raise ValueError("distill_samples keeps no outputs of layers, as distill_hidden needs")
+        defaults = {field.name: field.default for field in fields(self)}
+        ignored = [name for name in OF_DISTILL if getattr(self, name) != defaults[name]]
+        if ignored and not self.distill:
+            raise ValueError(f"{ignored[0]} goes with distill: true; add that, or leave it out")
         return self
 
     def reads_calibration(self) -> bool:
@@ -141,11 +149,16 @@ class Recover(ModelMethod):
         Raises
         ------
         UsageError
-            If there is no text to train on, or the vocabulary is no longer that of the source
-            model and there is something to distil.
+            If there is no text to train on, there are no codes for `train_codes`, or the
+            vocabulary is no longer that of the source model and there is something to distil.
         """
         if context.recover is None:
             raise UsageError("needs text to train on; give --data")
+        if self.train_codes and not any(isinstance(op, CodedOp) for op in model.leaves().values()):
+            raise UsageError(
+                "train_codes is set, and this model has no codes; put the step after one that "
+                "makes codes, such as quantize, or leave train_codes out"
+            )
         settings = RecoverySettings(
             epochs=self.epochs,
             time_limit=self.time_limit,

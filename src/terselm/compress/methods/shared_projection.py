@@ -13,7 +13,7 @@ from terselm.cells.base import RecurrentCell
 from terselm.cells.gru import GRU
 from terselm.cells.projected_gru import ProjectedGRU
 from terselm.compress.base import OPTIONS, Context, ModelMethod, register_method
-from terselm.compress.factorization import DAMPING, weighted_svd, word_weights
+from terselm.compress.factorization import DAMPING, Damping, weighted_svd, word_weights
 from terselm.compress.readers import input_readers, stacked_input_matrix
 from terselm.compress.sensitivity import output_sensitivities
 from terselm.compress.shared_projection import shared_right_factor, unit_shares
@@ -31,7 +31,6 @@ PROJECTED = {
 }
 """The cell that has a projection, where it is another one."""
 Rank = Annotated[int, Field(ge=1)]
-Damping = Annotated[float, Field(ge=0.0)]
 
 
 @register_method("shared_projection")
@@ -68,7 +67,7 @@ class SharedProjection(ModelMethod):
         "inputs" weights h by its second moment, and rows by how much the loss feels them, on
         calibration text. None does so where there is text.
     damping : float
-        Added to the second moment, as a share of the mean of its diagonal.
+        Added to the second moment, as a share of the mean of its diagonal; at least 1e-8.
     """
 
     rank: Rank
@@ -174,7 +173,9 @@ class SharedProjection(ModelMethod):
             row_weights = [
                 word_weights(torch.from_numpy(statistics.token_counts)).to(matrix.device)
                 if name == "output"
-                else matrix.new_full((len(matrix),), max(felt.get(name, 0.0), 1e-12))
+                else matrix.new_full(
+                    (len(matrix),), max(felt.get(name, 0.0), 1e-12), dtype=torch.float64
+                )
                 for name, matrix in zip(names, matrices, strict=True)
             ]
         lefts, right = shared_right_factor(matrices, self.rank, moment, row_weights, self.damping)

@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 from terselm.compress.base import OPTIONS, Context, register_method
 from terselm.compress.methods.recover import Recover
 from terselm.compress.pruning import StoredType
-from terselm.compress.training_forms import replace_leaves
+from terselm.compress.training_forms import replace_leaves, sparse_or_dense
 from terselm.compress.variational import VariationalSparse
 from terselm.linear.base import LinearOp
 from terselm.linear.dense import Dense
@@ -85,9 +85,7 @@ class SparseVariational(Recover):
 
         def finish(leaf: LinearOp, name: str) -> LinearOp:
             assert isinstance(leaf, VariationalSparse)
-            sparse = leaf.finished()
-            dense = Dense(sparse.dense(), leaf.stored_type)
-            return sparse if sparse.cost().bytes < dense.cost().bytes else dense
+            return sparse_or_dense(leaf.finished())
 
         replace_leaves(model, "*", VariationalSparse, finish, self.name, skip_others=True)
         return model

@@ -46,7 +46,8 @@ class Wanda(PruningMethod):
     scope : {"row", "matrix", "model"}
         Where weights are compared: every row, every matrix, or all selected together. In a
         looked-up embedding "row" is "matrix".
-        With "model" a matrix that loses hardly anything stays dense.
+        With "model" a matrix that loses hardly anything stays dense, and one that would lose
+        everything is an error.
     structure : {"weights", "blocks"}
         Whether single weights or whole blocks go. A block is worth the sum of its squares.
     block : tuple of int
