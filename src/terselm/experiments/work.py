@@ -256,7 +256,12 @@ def _compressed(order: Order, corpus: Corpus, work: Path, model: LanguageModel) 
         validation_text=text("valid"),
     )
     calibration = text("train")(model.vocabulary)[:CALIBRATION_TOKENS]
-    context = Context(source=teachers or None, recover=recover, calibration=calibration)
+    context = Context(
+        source=teachers or None,
+        recover=recover,
+        calibration=calibration,
+        count_tokens=lambda words: np.bincount(text("train")(words), minlength=len(words)),
+    )
     return compress(model, Recipe.from_list(order.experiment.compress), context).model
 
 

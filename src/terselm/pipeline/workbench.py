@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 
-from terselm.compress.apply import compress
+from terselm.compress.apply import compress, provenance_after
 from terselm.compress.base import Context
 from terselm.compress.recipe import Recipe
 from terselm.compress.statistics import Statistics, collect
@@ -143,8 +143,8 @@ class Workbench:
                 done = end
                 if end in ends:
                     self._keep(model, recipe[:end])
-        steps = Recipe.from_list(recipe).as_list()
-        model.provenance = {**self.source.provenance, "recipe": steps}
+        made = provenance_after(self.source, Recipe.from_list(recipe))
+        model.provenance = {**model.provenance, "recipe": made["recipe"]}
         save(model, path)
 
     def measure(self, path: Path, *, whole_text: bool) -> Measurement:
