@@ -21,6 +21,8 @@ from terselm.compress.recipe import Recipe, load_recipe, presets
 from terselm.errors import TerselmError, UsageError
 from terselm.evaluate.native import evaluate_file
 from terselm.models.checkpoint import load, save
+from terselm.models.config import ModelConfig
+from terselm.models.language_model import LanguageModel
 from terselm.pipeline import run as run_module
 from terselm.pipeline import search as search_module
 from terselm.pipeline.budget import Budget
@@ -267,6 +269,36 @@ def test_an_impossible_budget_is_refused_early(
     assert run(trained, tmp_path / "out", Budget(**advised))["went on"]
 
 
+def test_the_smallest_budget_of_a_small_model_is_one_that_its_files_have(
+    trained: Trained, tmp_path: Path, nothing_tried: None
+):
+    words = load(trained.model).vocabulary
+    model = LanguageModel(ModelConfig(cell="lstm", hidden=(12,), embedding=12), words)
+    with pytest.raises(TerselmError, match="cannot be met") as caught:
+        search(model, Budget(max_size="1kB"), data=str(trained.data), out=tmp_path / "out")
+    advised = int(str(caught.value).split()[-1])
+    # That of a file that was made, and a little for a longer recipe.
+    (made,) = (tmp_path / "out" / "models").glob("*.safetensors")
+    assert made.stat().st_size < advised <= made.stat().st_size + 256
+
+
+def test_a_text_that_is_too_short_to_train_on_is_searched_without(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def too_few(bench: Workbench, ranks: Any, share: float) -> float:
+        raise UsageError("17 tokens are too few for 20 streams")
+
+    monkeypatch.setattr(Workbench, "training_seconds", too_few)
+    for name in ("_explore", "_finish_presets"):
+        monkeypatch.setattr(Search, name, lambda *values: None)
+    monkeypatch.setattr(search_module, "parents_of", lambda *values: [candidate(0, 10, 5.0)])
+    monkeypatch.setattr(run_module, "finish", lambda made, candidates: {"went on": True})
+    notes = Notes()
+    found = run(trained, tmp_path / "out", time_limit=20.0, watcher=notes, rounds=2)
+    assert found["went on"]
+    assert sum("training is left out: 17 tokens" in each for each in notes.phases) == 1
+
+
 def test_two_searches_in_one_folder(trained: Trained, unlimited: tuple[Path, Any]):
     out, _ = unlimited
     before = (out / "results.json").read_bytes()
@@ -284,8 +316,6 @@ def test_another_text_is_refused(trained: Trained, unlimited: tuple[Path, Any], 
 
 
 def test_text_with_other_words_is_refused(trained: Trained, tmp_path: Path):
-    from terselm.models.config import ModelConfig
-    from terselm.models.language_model import LanguageModel
     from terselm.text.build import vocabulary_from_words
 
     words = ["<eos>", *(f"w{number:03d}" for number in range(5))]

@@ -47,6 +47,8 @@ def evaluate(
     native = check_engine(engine)
     if native and device != "auto":
         raise UsageError(f"--device {device} is for --engine torch; the C library runs on the CPU")
+    if not native and (threads != 1 or kernels is not None):
+        raise UsageError("--threads and --kernels are for --engine native")
     with output.progress(f"evaluate {split}") as advance:
         if native:
             from terselm.cli.text import corpus_with

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,7 +33,8 @@ class Output:
     def result(self, values: Mapping[str, Any], *renderables: RenderableType) -> None:
         """Print the result: `values` as JSON, or the renderables."""
         if self.as_json:
-            sys.stdout.write(json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n")
+            text = json.dumps(_finite(values), ensure_ascii=False, allow_nan=False)
+            sys.stdout.write(text + "\n")
             sys.stdout.flush()
             return
         console = Console(highlight=False)
@@ -66,3 +68,12 @@ class Output:
         with bar:
             task = bar.add_task(title, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _finite(value: Any) -> Any:
+    """Return the same with null for numbers that JSON does not have."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +11,7 @@ import typer
 
 from terselm.cli.options import Data, Debug, Device, Json, Out
 from terselm.cli.output import Output
+from terselm.errors import TerselmError
 
 if TYPE_CHECKING:
     from terselm.experiments.training import Settings
@@ -277,6 +279,14 @@ def _train(
     )
     if not is_main_process():
         return
+    if result.stopped == "interrupted" and not result.history:
+        output.remark("nothing to save before the first epoch's end; --resume goes on")
+        raise KeyboardInterrupt
+    if not math.isfinite(result.valid_perplexity or 1.0):
+        raise TerselmError(
+            f"the validation perplexity is {result.valid_perplexity}: training diverged; nothing "
+            "was written; try a lower --learning-rate"
+        )
     size = save(result.model, out)
     report = {
         "out": str(out),

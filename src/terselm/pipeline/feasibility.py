@@ -19,6 +19,8 @@ from terselm.pipeline.space import Space, fitting_plan, planned_job
 HEADER = 3_000
 HEADER_PER_MATRIX = 700
 """Bytes that descriptions and the recipe are expected to add to the header."""
+LONGER_RECIPE = 256
+"""Bytes that another recipe may take more than a measured one."""
 LARGEST = 1 / 3.5
 """Of the source: without a limit on what it costs nobody wants more than 8 bits take."""
 SMALLEST = 1 / 60
@@ -57,6 +59,12 @@ def space_for(
     beside = source.memory - source.bytes
     size = min(limits.size, limits.memory - beside)
     if size < smallest:
+        # What was expected is generous, and for small models most of the file: look at a real one.
+        fixed = _fixed_in_truth(
+            sensitivity, Space("file", smallest, smallest, True, size, fixed), measure
+        )
+        smallest = smallest_possible(sensitivity, fixed)
+    if size < smallest:
         raise TerselmError(_too_small(limits, smallest, smallest + beside))
     high = min(max(source.bytes * LARGEST, smallest), size)
     low = max(smallest, min(max(1.2 * smallest, source.bytes * SMALLEST), high / 2))
@@ -88,6 +96,17 @@ def _with_latency(
             f"the nearest budget is --max-latency {math.ceil(fastest / MARGIN)}us"
         )
     return replace(space, unit="read", low=max(least, most / 3), high=most, at_limit=True)
+
+
+def _fixed_in_truth(
+    sensitivity: Sensitivity, space: Space, measure: Callable[[Job], Candidate | None]
+) -> int:
+    """Return the bytes beside the matrices in a small file that is made for it."""
+    plan = _small_plan(sensitivity, space)
+    found = None if plan is None else measure(planned_job(plan, "planned"))
+    if plan is None or found is None:
+        return space.fixed_bytes
+    return min(space.fixed_bytes, found.measured.bytes - plan.bytes + LONGER_RECIPE)
 
 
 def _small_plan(sensitivity: Sensitivity, space: Space) -> Plan | None:

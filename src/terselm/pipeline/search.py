@@ -197,8 +197,6 @@ class Search:
             return
         epochs = self._epochs(parents[0], rounds)
         if epochs is None:
-            if rounds == 0:
-                self.watcher.phase("there is no time for training; give a longer --time-limit")
             return
         self.watcher.phase(f"training candidates, {epochs:g} of the training text at first")
         dropout = dropout_for(max(self.bench.source.config.hidden))
@@ -220,12 +218,21 @@ class Search:
         noted = self.study.noted("epoch_seconds")
         if noted is None:
             ranks = [step for step in parent.recipe if step["method"] == "low_rank"]
-            short, longer = (self.bench.training_seconds(ranks, share) for share in TEST_SHARES)
+            try:
+                short, longer = (self.bench.training_seconds(ranks, share) for share in TEST_SHARES)
+            except TerselmError as error:
+                if rounds == 0:
+                    self.watcher.phase(f"training is left out: {error}")
+                return None
             # The first steps are slow; a machine that is busy may even make them slower than all.
             noted = max(longer - short, 0.2 * longer) / (TEST_SHARES[1] - TEST_SHARES[0])
             self.study.note("epoch_seconds", noted)
         epochs = first_epochs(self.slots * self._left(), noted, parent.seconds)
-        return None if epochs < LEAST else whole_or_part(min(MOST_EPOCHS, epochs))
+        if epochs >= LEAST:
+            return whole_or_part(min(MOST_EPOCHS, epochs))
+        if rounds == 0:
+            self.watcher.phase("there is no time for training; give a longer --time-limit")
+        return None
 
     def _best_single(self) -> Candidate | None:
         """Return the single method that does best within the limits."""
