@@ -149,6 +149,15 @@ def test_inspection_fits_a_usual_terminal_without_losing_anything():
     assert not any("…" in line for line in lines)
 
 
+def test_a_table_of_its_least_width_loses_nothing():
+    table = inspection_table(inspect(make_model("lstm", hidden=650)))
+    assert 40 < table.least_width < 80
+    text = printed(table, width=table.least_width)
+    assert max(map(len, text.splitlines())) <= table.least_width
+    for cell in (cell for row in [*table.rows, table.total] for cell in row):
+        assert all(word in text for word in cell.split())
+
+
 def test_inspection_marks_what_multiplies_more_than_dense():
     model = make_model("lstm", layers=1, hidden=20)
     assert inspection_notes(inspect(model)) == []

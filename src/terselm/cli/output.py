@@ -12,6 +12,8 @@ from typing import Any
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from terselm.report.table import Table
+
 
 class Output:
     """Prints a result once, as JSON or for people; remarks and progress go to stderr.
@@ -45,6 +47,9 @@ class Output:
             if isinstance(renderable, str):
                 console.print(renderable, markup=False, soft_wrap=True)
             else:
+                if isinstance(renderable, Table):
+                    # A narrow terminal breaks lines; a number that is cut looks right and is not.
+                    console.width = max(console.width, renderable.least_width)
                 console.print(renderable)
 
     @contextmanager

@@ -11,6 +11,8 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 Alignment = Literal["left", "right"]
+SPACE = 2
+"""Characters between columns: the box's and the padding."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,17 @@ class Table:
             # Text, not markup: a name may hold brackets.
             table.add_row(*(Text(cell) for cell in row))
         return table
+
+    @property
+    def least_width(self) -> int:
+        """The width below which `rich` would cut digits or letters off, in characters."""
+        lines = [*self.rows, *([self.total] if self.total else [])]
+        width = 0
+        for number, column in enumerate(self.columns):
+            texts = [column.title, *(line[number] for line in lines)]
+            pieces = [text.split() if column.wrap else text.split("\n") for text in texts]
+            width += SPACE + max(len(piece) for each in pieces for piece in [*each, ""])
+        return width
 
     def markdown(self) -> str:
         """Return the table in GitHub's Markdown, columns padded, no newline at the end."""
