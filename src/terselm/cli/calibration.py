@@ -12,10 +12,8 @@ from terselm.cli.loading import split_of
 from terselm.cli.output import Output
 from terselm.compress.base import CALIBRATION_TOKENS
 from terselm.errors import UsageError
+from terselm.models.sampling import count_tokens
 from terselm.text.base import UNKNOWN, Vocabulary
-
-CHUNK = 1 << 22
-"""Tokens counted at once, so that a mapped text is never in memory as a whole."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +69,4 @@ def token_counts(data: str, vocabulary: Vocabulary) -> npt.NDArray[np.int64]:
     UsageError
         If a word is not in the vocabulary and there is no `<unk>`.
     """
-    ids = split_of(data, "train", vocabulary).ids
-    counts = np.zeros(len(vocabulary), dtype=np.int64)
-    for start in range(0, len(ids), CHUNK):
-        counts += np.bincount(ids[start : start + CHUNK], minlength=len(vocabulary))
-    return counts
+    return count_tokens(split_of(data, "train", vocabulary).ids, len(vocabulary))

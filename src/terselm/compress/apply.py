@@ -102,8 +102,9 @@ def compress(
     context = replace(context, source=context.source or model)
     current = model.clone().eval()
     # The recipe is part of the file, and so of the bytes that every step is measured by.
-    provenance = provenance_after(model, recipe)
-    current.provenance = provenance
+    all_steps = [*_steps_before(model), *recipe.as_list()]
+    current.provenance = {**model.provenance, "recipe": all_steps}
+    current.provenance.pop("perplexity", None)
     records: list[StepRecord] = []
     dense = _dense_leaves(current)
     for number, step in enumerate(recipe.steps, start=1):
@@ -126,7 +127,7 @@ def compress(
         context = replace(context, rounded={**context.rounded, **replaced})
         if on_step is not None:
             on_step(record, current)
-    current.provenance = {**current.provenance, "recipe": provenance["recipe"]}
+    current.provenance = {**current.provenance, "recipe": all_steps}
     untouched, same_form = unchanged_weights(model, current)
     return Compressed(current.eval(), tuple(records), untouched, same_form)
 
@@ -144,15 +145,10 @@ def check_finite(model: LanguageModel) -> None:
             raise TerselmError(f"{name} holds NaN or infinite values; the model is not usable")
 
 
-def provenance_after(model: LanguageModel, recipe: Recipe) -> dict[str, Any]:
-    """Return the provenance of what a recipe makes of a model.
-
-    That of the model, without its perplexity, which is another one's then; "recipe" holds the
-    steps that made the model, if any, and then these.
-    """
-    before = model.provenance.get("recipe")
-    kept = {name: value for name, value in model.provenance.items() if name != "perplexity"}
-    return {**kept, "recipe": [*(before if isinstance(before, list) else []), *recipe.as_list()]}
+def _steps_before(model: LanguageModel) -> list[Any]:
+    """Return the steps that the model was made by, as its provenance has them."""
+    steps = model.provenance.get("recipe")
+    return steps if isinstance(steps, list) else []
 
 
 def _failed(error: Exception) -> str:

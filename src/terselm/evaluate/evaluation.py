@@ -85,10 +85,7 @@ def evaluation_of(
     """
     mean = float(nats.mean())
     if not mean <= LARGEST_EXPONENT:
-        raise TerselmError(
-            f"the perplexity is not a number that can be stated (mean of {mean} nats a token); "
-            "the model is damaged or its training diverged"
-        )
+        raise TerselmError(unstatable(mean))
     characters = split.characters
     return Evaluation(
         perplexity=math.exp(mean),
@@ -133,5 +130,17 @@ def interval(nats: npt.NDArray[np.float64]) -> tuple[float, float] | None:
     means = np.array([block.mean() for block in np.array_split(nats, blocks)])
     error = Z95 * float(means.std(ddof=1)) / math.sqrt(blocks)
     mean = float(nats.mean())
-    low, high = (min(end, LARGEST_EXPONENT) for end in (mean - error, mean + error))
-    return math.exp(low), math.exp(high)
+    return bounded_perplexity(mean - error), bounded_perplexity(mean + error)
+
+
+def bounded_perplexity(nats: float) -> float:
+    """Return exp(nats), or the greatest that float64 holds."""
+    return math.exp(min(nats, LARGEST_EXPONENT))
+
+
+def unstatable(mean: float) -> str:
+    """Return what is wrong with a model of this mean, NaN or too large, in nats a token."""
+    return (
+        f"the perplexity is not a number that can be stated (mean of {mean} nats a token); "
+        "the model is damaged or its training diverged"
+    )

@@ -72,13 +72,7 @@ def checked_ids(model: LanguageModel, ids: TokenIds, window: int) -> npt.NDArray
     array = np.asarray(ids)
     if not len(array):
         raise UsageError("the text holds no tokens; there is nothing to measure")
-    size = len(model.vocabulary)
-    least, greatest = int(array.min()), int(array.max())
-    if least < 0 or greatest >= size:
-        raise UsageError(
-            f"the text has token {least if least < 0 else greatest}, the model {size:,} tokens; "
-            "encode it with the vocabulary of the model"
-        )
+    model.vocabulary.check_ids(array)
     return array
 
 

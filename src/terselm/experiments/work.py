@@ -35,6 +35,7 @@ from terselm.experiments.store import (
 from terselm.experiments.training import Trainer, make_settings
 from terselm.models.checkpoint import load, save
 from terselm.models.language_model import LanguageModel
+from terselm.models.sampling import count_tokens
 from terselm.pipeline.finish import machine
 from terselm.pipeline.recovery import make_recovery
 from terselm.runtime.timing import measure_quickly
@@ -260,7 +261,7 @@ def _compressed(order: Order, corpus: Corpus, work: Path, model: LanguageModel) 
         source=teachers or None,
         recover=recover,
         calibration=calibration,
-        count_tokens=lambda words: np.bincount(text("train")(words), minlength=len(words)),
+        count_tokens=lambda words: count_tokens(text("train")(words), len(words)),
     )
     return compress(model, Recipe.from_list(order.experiment.compress), context).model
 

@@ -14,7 +14,7 @@ import torch
 
 from terselm import __version__
 from terselm.evaluate.agreement import agreement
-from terselm.evaluate.evaluation import LARGEST_EXPONENT, interval
+from terselm.evaluate.evaluation import bounded_perplexity, interval
 from terselm.evaluate.native import nats_of
 from terselm.models.checkpoint import load
 from terselm.pipeline.fingerprint import digest_of
@@ -124,7 +124,7 @@ def _test(
         return None
     ci95 = interval(nats)
     return {
-        "perplexity": math.exp(min(mean, LARGEST_EXPONENT)),
+        "perplexity": bounded_perplexity(mean),
         "ci95": None if ci95 is None else list(ci95),
         "tokens": len(nats),
         "readings": readings,

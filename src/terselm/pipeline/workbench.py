@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 
-from terselm.compress.apply import compress, provenance_after
+from terselm.compress.apply import compress
 from terselm.compress.base import Context
 from terselm.compress.recipe import Recipe
 from terselm.compress.statistics import Statistics, collect
 from terselm.errors import TerselmError
-from terselm.evaluate.evaluation import LARGEST_EXPONENT, interval
+from terselm.evaluate.evaluation import bounded_perplexity, interval, unstatable
 from terselm.evaluate.native import nats_of
 from terselm.evaluate.perplexity import perplexity
 from terselm.files import atomic_write
@@ -143,8 +143,6 @@ class Workbench:
                 done = end
                 if end in ends:
                     self._keep(model, recipe[:end])
-        made = provenance_after(self.source, Recipe.from_list(recipe))
-        model.provenance = {**model.provenance, "recipe": made["recipe"]}
         save(model, path)
 
     def measure(self, path: Path, *, whole_text: bool) -> Measurement:
@@ -190,15 +188,12 @@ class Workbench:
             nats = nats + (self.source_nats.mean() - self.source_nats[: len(nats)].mean())
         mean = float(nats.mean())
         if not math.isfinite(mean):
-            raise TerselmError(
-                f"{path}: the perplexity is not a number that can be stated (mean of {mean} nats "
-                "a token); the model is damaged or its training diverged"
-            )
+            raise TerselmError(f"{path}: {unstatable(mean)}")
         with FileLock(self.setting.folder / "timing.lock"):
             timing = measure_quickly(path, kernels=self.setting.kernels)
         measured = Measurement(
             bytes=path.stat().st_size,
-            perplexity=math.exp(min(mean, LARGEST_EXPONENT)),
+            perplexity=bounded_perplexity(mean),
             ci95=interval(nats),
             tokens=len(nats),
             whole_text=len(nats) == whole,

@@ -50,8 +50,5 @@ class Opened:
         if self.handle:
             library().tlm_close(self.handle)
 
-    def __copy__(self) -> Opened:
-        raise TypeError("an opened file has one owner; share it")
-
     def __reduce__(self) -> str:
-        raise TypeError("an opened file stays in its process; open the file there")
+        raise TypeError("an opened file stays in its process and has no copy")

@@ -152,6 +152,21 @@ class Vocabulary(ABC):
             digest.update(array.tobytes())
         return digest.hexdigest()
 
+    def check_ids(self, ids: npt.NDArray[np.integer[Any]]) -> None:
+        """Refuse ids of a text [n] that stand for no token.
+
+        Raises
+        ------
+        UsageError
+            If one is negative or not below the vocabulary's size.
+        """
+        least, greatest = (int(ids.min()), int(ids.max())) if len(ids) else (0, 0)
+        if least < 0 or greatest >= len(self):
+            raise UsageError(
+                f"the text has token {least if least < 0 else greatest}, the model {len(self):,} "
+                "tokens; encode it with the vocabulary of the model"
+            )
+
     def check_same(self, other: Vocabulary, where: str) -> None:
         """Refuse another vocabulary that does not give the same ids to the same text.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from terselm.errors import TerselmError, UsageError
+from terselm.errors import TerselmError
 from terselm.models.language_model import LanguageModel
 from terselm.models.teacher import Teacher
 from terselm.train.checkpoint import RunFolder, fingerprint_of
@@ -126,7 +126,7 @@ def fit(
     parameters = trainable_parameters(model)
     if not parameters:
         raise TerselmError("the model has no parameter that training could change")
-    _check_ids(train_ids, len(model.vocabulary))
+    model.vocabulary.check_ids(train_ids)
     # What is meant by "auto" must not change where a run goes on.
     precision = resolved(config.precision, workers.device)
     config = config.model_copy(update={"precision": precision})
@@ -158,15 +158,6 @@ def fit(
             observer=observer if workers.is_main else None,
         )
         return _Trainer(run, workers, validate, stop).train()
-
-
-def _check_ids(ids: np.ndarray, vocabulary_size: int) -> None:
-    least, greatest = (int(ids.min()), int(ids.max())) if len(ids) else (0, 0)
-    if least < 0 or greatest >= vocabulary_size:
-        raise UsageError(
-            f"the training text has token {least if least < 0 else greatest}, the model "
-            f"{vocabulary_size:,} tokens; encode it with the vocabulary of the model"
-        )
 
 
 class _Trainer:

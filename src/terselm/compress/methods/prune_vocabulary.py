@@ -16,6 +16,7 @@ from terselm.compress.vocabulary_folding import fold_words, words_to_keep
 from terselm.errors import UsageError
 from terselm.models.language_model import LanguageModel
 from terselm.models.output import FullSoftmax
+from terselm.models.sampling import count_tokens
 from terselm.text.word import WordVocabulary
 
 Count = Annotated[int, Field(ge=3)]
@@ -160,5 +161,4 @@ def _counts(vocabulary: WordVocabulary, context: Context) -> npt.NDArray[np.int6
         return context.count_tokens(vocabulary)
     if context.calibration is None:
         raise UsageError("needs text to count words in; give --data")
-    ids = np.asarray(context.calibration, dtype=np.int64)
-    return np.bincount(ids, minlength=len(vocabulary))
+    return count_tokens(context.calibration, len(vocabulary))
