@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -305,3 +308,18 @@ QUICK_RECOVERY = RecoverySettings(
     temperature=1.0,
 )
 """A short training on the tiny corpus."""
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the description in a model file and fit the checksum, as an attacker would."""
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    document = json.loads(header["__metadata__"]["terselm"])
+    change(document)
+    header["__metadata__"] = {"terselm.sha256": "0" * 64, "terselm": json.dumps(document)}
+    text = json.dumps(header).encode()
+    text += b" " * (-(8 + len(text)) % 64)
+    whole = len(text).to_bytes(8, "little") + text + data[8 + length :]
+    digest = hashlib.sha256(whole).hexdigest().encode()
+    path.write_bytes(whole.replace(b"0" * 64, digest, 1))

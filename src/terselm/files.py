@@ -19,7 +19,8 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     Parameters
     ----------
     path : str or Path
-        Where the finished file shall be. Its folder must exist.
+        Where the finished file shall be. Its folder must exist. A symbolic link stays one: the
+        file that it names is replaced.
 
     Yields
     ------
@@ -29,10 +30,12 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     Raises
     ------
     TerselmError
-        If the folder cannot be written to or the disk is full. The temporary file is
-        removed and whatever stood at `path` is as it was.
+        If the folder cannot be written to, the disk is full, or a device or pipe stands at
+        `path`. The temporary file is removed and whatever stood at `path` is as it was.
     """
-    path = Path(path)
+    path = Path(path).resolve()
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise TerselmError(f"cannot write {path}: it is a device, not a file; give another name")
     handle, temporary = _make_temporary(path)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -58,7 +61,7 @@ def check_writable(path: str | Path) -> None:
     TerselmError
         If the folder cannot be written to.
     """
-    handle, temporary = _make_temporary(Path(path))
+    handle, temporary = _make_temporary(Path(path).resolve())
     os.close(handle)
     temporary.unlink(missing_ok=True)
 
@@ -71,7 +74,9 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 def _make_temporary(path: Path) -> tuple[int, Path]:
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        # Shortened, for a file system may allow no more than 255 bytes for a name.
+        short = os.fsdecode(os.fsencode(path.name)[:100])
+        handle, name = tempfile.mkstemp(prefix=f".{short}.", suffix=".tmp", dir=path.parent)
     except OSError as error:
         raise TerselmError(
             f"cannot write {path}: {error.strerror}; choose another folder"

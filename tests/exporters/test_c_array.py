@@ -13,7 +13,7 @@ from terselm.exporters.base import export_model
 from terselm.exporters.c_array import array_lines
 from terselm.models.checkpoint import save
 from terselm.runtime.memory import memory_needs
-from tests.tiny import make_model
+from tests.tiny import make_model, rewrite
 
 INCLUDE = Path(__file__).resolve().parents[2] / "native" / "include"
 PROGRAM = """
@@ -118,3 +118,10 @@ def test_a_damaged_file_is_refused(model: Path):
         memory_needs(bytes(content))
     with pytest.raises(TerselmError, match="cut off"):
         memory_needs(b"")
+
+
+@pytest.mark.parametrize("provenance", [None, [1], "x", {"perplexity": {"valid": True}}])
+def test_a_provenance_that_states_nothing(model: Path, tmp_path: Path, provenance: object):
+    rewrite(model, lambda document: document.update(provenance=provenance))
+    export_model(model, tmp_path / "tiny.h", target="c-array")
+    assert "perplexity" not in (tmp_path / "tiny.h").read_text()

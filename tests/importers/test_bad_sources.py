@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 
@@ -129,6 +130,39 @@ def test_an_unknown_layout(tmp_path):
 def test_a_terselm_model_needs_no_import(tmp_path):
     save(make_model("lstm"), tmp_path / "m.safetensors")
     refuse(tmp_path, tmp_path / "m.safetensors", "terselm model already")
+
+
+def test_a_header_that_begins_like_a_pickle(tmp_path):
+    """Its length, the first eight bytes, is 640 = 0x280: so does a pickle of protocol 2 begin."""
+    state = make_state()
+    source = tmp_path / "m.safetensors"
+    save_file(state, source, metadata={"note": ""})
+    first = int.from_bytes(source.read_bytes()[:8], "little")
+    wanted = first + (640 - first) % 65536
+    for length in range(wanted - first - 8, wanted - first + 1):
+        save_file(state, source, metadata={"note": "x" * length})
+        if source.read_bytes().startswith(b"\x80\x02"):
+            break
+    assert source.read_bytes().startswith(b"\x80\x02")
+    import_model(source, vocabulary=words_file(tmp_path))
+
+
+def test_metadata_that_is_null(tmp_path):
+    source = tmp_path / "m.safetensors"
+    save_file(make_state(), source)
+    data = source.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = {"__metadata__": None, **json.loads(data[8 : 8 + length])}
+    text = json.dumps(header).encode()
+    source.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
+    import_model(source, vocabulary=words_file(tmp_path))
+
+
+def test_a_shape_beyond_64_bits(tmp_path):
+    source = tmp_path / "m.safetensors"
+    text = b'{"w":{"dtype":"F32","shape":[9223372036854775808,0],"data_offsets":[0,0]}}'
+    source.write_bytes(len(text).to_bytes(8, "little") + text)
+    refuse(tmp_path, source, "get the file again")
 
 
 def test_a_folder(tmp_path):

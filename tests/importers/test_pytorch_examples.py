@@ -148,6 +148,17 @@ def test_ids_in_order_of_appearance(tmp_path):
     assert imported.vocabulary.start_id == 3
 
 
+@pytest.mark.parametrize("space", ["\u00a0", "\u3000", "\x1f"])
+def test_white_space_that_only_python_splits_at_is_noted(tmp_path, space):
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text(f"the cat <unk>{space}sat on\nthe dog a mat\n" + "the mat\n" * 40)
+    save_file(make_state(), tmp_path / "m.safetensors")
+    imported = import_with_notes(tmp_path / "m.safetensors", data=corpus)
+    note = "1 lines of corpus.txt hold white space that terselm does not split at"
+    assert any(each.startswith(note) for each in imported.notes), imported.notes
+    assert list(imported.notes) == imported.model.provenance["imported"]["notes"]
+
+
 def test_provenance_says_where_it_came_from(tmp_path):
     source = tmp_path / "lstm.safetensors"
     save_file(make_state(), source)

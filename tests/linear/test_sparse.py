@@ -241,6 +241,15 @@ def test_a_small_bitmap_of_a_large_matrix_takes_little_memory(kept):
     assert largest.bytes < 2_000_000
 
 
+def test_a_small_bitmap_of_many_rows_takes_little_memory():
+    """65,536 blocks of 64 x 16: 8 KiB in the file, 34 MB as a number for each row."""
+    tensors = {"w.blocks": torch.zeros(8192, dtype=torch.uint8), "w.values": torch.ones(16)}
+    spec = {"kind": "block_sparse", "shape": [2**22, 16], "type": "float32", "block": [64, 16]}
+    with Largest() as largest:
+        op_from_file(spec, tensors, "w")
+    assert largest.bytes < 2_000_000
+
+
 def test_blocks_without_values_take_little_memory():
     tensors = {"w.blocks": torch.full((8192,), 255, dtype=torch.uint8), "w.values": torch.ones(16)}
     spec = {"kind": "block_sparse", "shape": [2**14] * 2, "type": "float32", "block": [64, 64]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import pickle
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from terselm.errors import TerselmError
 from terselm.linear.base import op_from_file
 from terselm.models.checkpoint import ALIGNMENT, lay_out, load, save
-from tests.tiny import CELL_VARIANTS, logits_of, make_model
+from tests.tiny import CELL_VARIANTS, logits_of, make_model, rewrite
 
 
 @pytest.fixture
@@ -153,26 +154,14 @@ def test_a_missing_file_and_a_folder(tmp_path):
         load(tmp_path)
 
 
-def rewrite(path, change):
-    """Change the document of a file and give it a fitting checksum, as an attacker would."""
-    import hashlib
-
-    data = path.read_bytes()
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length])
-    document = json.loads(header["__metadata__"]["terselm"])
-    change(document)
-    header["__metadata__"] = {"terselm.sha256": "0" * 64, "terselm": json.dumps(document)}
-    text = json.dumps(header).encode()
-    whole = len(text).to_bytes(8, "little") + text + data[8 + length :]
-    digest = hashlib.sha256(whole).hexdigest().encode()
-    path.write_bytes(whole.replace(b"0" * 64, digest, 1))
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda d: d.update(format=2), "format is 2"),
+        (lambda d: d.update(format=1.0), "format is 1.0"),
+        (lambda d: d.update(format=True), "format is True"),
+        (lambda d: d["config"].update(embedding="10"), "config.embedding"),
+        (lambda d: d["config"].update(tied="no"), "config.tied"),
         (lambda d: d.pop("config"), "config"),
         (lambda d: d["config"].update(cell="transformer"), "unknown cell"),
         (lambda d: d["config"].update(hidden=[2**40, 20]), "hidden"),
@@ -194,6 +183,80 @@ def test_a_lying_description_is_named(saved, change, message):
     with pytest.raises(TerselmError, match=message) as caught:
         load(path)
     assert "\n" not in str(caught.value)
+
+
+def retype(path, name, **entry):
+    """Change what the header says of one tensor, and fit the checksum."""
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header[name].update(entry)
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
+    rewrite(path, lambda document: None)
+
+
+def test_tensors_that_numpy_or_torch_lack_are_refused(saved):
+    _, path = saved
+    whole = path.read_bytes()
+    count = json.loads(whole[8 : 8 + int.from_bytes(whole[:8], "little")])["vocabulary.words"][
+        "shape"
+    ][0]
+    cases = [
+        ("vocabulary.words", {"dtype": "F8_E4M3"}, "vocabulary.words is torch.float8"),
+        ("vocabulary.words", {"shape": [1] * 80 + [count]}, r"vocabulary.words is torch.uint8"),
+        ("pad.1", {"shape": [2**63, 0], "data_offsets": [0, 0]}, "damaged"),
+    ]
+    for name, entry, message in cases:
+        path.write_bytes(whole)
+        retype(path, name, **entry)
+        with pytest.raises(TerselmError, match=message):
+            load(path)
+
+
+def test_a_foreign_header_that_begins_like_a_pickle(tmp_path):
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(foreign_file_of_header_length(640))
+    with pytest.raises(TerselmError, match="not a terselm model; to import"):
+        load(path)
+
+
+def foreign_file_of_header_length(length):
+    header = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'.ljust(length)
+    return length.to_bytes(8, "little") + header + bytes(4)
+
+
+def test_a_name_that_is_no_utf8_in_the_provenance(tmp_path):
+    model = make_model("lstm")
+    model.provenance = {"imported": {"file": "w\udcff.pt"}}
+    save(model, tmp_path / "m.safetensors")
+    assert load(tmp_path / "m.safetensors").provenance == {"imported": {"file": "w?.pt"}}
+
+
+def test_a_link_keeps_pointing_at_the_file(saved, tmp_path):
+    model, path = saved
+    before = path.read_bytes()
+    link = tmp_path / "link.safetensors"
+    link.symlink_to(path)
+    path.write_bytes(b"old")
+    save(model, link)
+    assert link.is_symlink()
+    assert path.read_bytes() == before
+
+
+def test_a_pipe_is_not_replaced(saved, tmp_path):
+    model, _ = saved
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(TerselmError, match="is a device, not a file"):
+        save(model, tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_long_name(saved, tmp_path):
+    model, path = saved
+    long = tmp_path / ("ä" * 120 + ".safetensors")
+    save(model, long)
+    assert long.read_bytes() == path.read_bytes()
 
 
 def test_a_number_of_too_many_digits_is_one_line(saved, monkeypatch):

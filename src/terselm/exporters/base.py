@@ -45,13 +45,14 @@ class Source:
     @property
     def perplexities(self) -> dict[str, float]:
         """By split, as the provenance has them; empty where it has none."""
-        stated = self.document.get("provenance", {}).get("perplexity")
+        provenance = self.document.get("provenance")
+        stated = provenance.get("perplexity") if isinstance(provenance, dict) else None
         if not isinstance(stated, dict):
             return {}
         return {
             str(split): float(value)
             for split, value in stated.items()
-            if isinstance(value, int | float)
+            if isinstance(value, int | float) and not isinstance(value, bool)
         }
 
 

@@ -15,6 +15,7 @@ from terselm.linear.dense import STORED_TYPES
 from terselm.models.language_model import LanguageModel
 from terselm.registry import Registry, suggest
 from terselm.text.build import (
+    lines_with_other_spaces,
     read_vocabulary_file,
     vocabulary_from_words,
     vocabulary_in_order_of_appearance,
@@ -148,13 +149,14 @@ def import_with_notes(
         IMPORTERS.get(kind)
     source = Path(source)
     state = read_state_dict(source)
-    words = _vocabulary(vocabulary, data)
+    words, notes = _vocabulary(vocabulary, data)
     kind = kind or _detect(state, source)
     options = ImportOptions(words, stored_type, nonlinearity)
     try:
         imported = IMPORTERS.get(kind).build(state.tensors, options)
     except TerselmError as error:
         raise type(error)(f"{source}: {error}") from None
+    imported = Imported(imported.model, (*imported.notes, *notes))
     imported.model.provenance = {
         "imported": {
             "file": state.file,
@@ -182,13 +184,22 @@ def _check_options(
         )
 
 
-def _vocabulary(vocabulary: str | Path | None, data: str | Path | None) -> Vocabulary:
+def _vocabulary(
+    vocabulary: str | Path | None, data: str | Path | None
+) -> tuple[Vocabulary, tuple[str, ...]]:
+    """Return the vocabulary and what has to be said of it."""
     if data is not None:
-        return vocabulary_in_order_of_appearance(open_corpus(data))
+        corpus = open_corpus(data)
+        odd = lines_with_other_spaces(corpus)
+        notes = (
+            f"{odd:,} lines of {corpus.name} hold white space that terselm does not split at "
+            "(no-break spaces and such); replace it by spaces before measuring",
+        )
+        return vocabulary_in_order_of_appearance(corpus), notes if odd else ()
     assert vocabulary is not None
     words = read_vocabulary_file(vocabulary)
     try:
-        return vocabulary_from_words(words)
+        return vocabulary_from_words(words), ()
     except UsageError as error:
         raise UsageError(f"{vocabulary}: {str(error).removeprefix('vocabulary: ')}") from None
 

@@ -69,7 +69,8 @@ def read_state_dict(source: Path) -> StateDict:
         raise UsageError(f"no file {source} to import") from None
     except OSError as error:
         raise TerselmError(f"cannot read {source}: {error.strerror}") from None
-    pickled = data.startswith(TORCH_MAGICS)
+    # A .safetensors of the right length begins like a pickle, but goes on with its header.
+    pickled = data.startswith(TORCH_MAGICS) and data[8:9] != b"{"
     content = _read_torch(data, source) if pickled else _read_safetensors(data, source)
     tensors = _checked(content, source, len(data))
     return StateDict(_unwrapped(tensors), source.name, hashlib.sha256(data).hexdigest())
@@ -78,12 +79,13 @@ def read_state_dict(source: Path) -> StateDict:
 def _read_safetensors(data: bytes, source: Path) -> dict[str, Tensor]:
     try:
         tensors = safetensors.torch.load(data)
-    except (safetensors.SafetensorError, ValueError, KeyError, OverflowError) as error:
+    except (safetensors.SafetensorError, ValueError, TypeError, KeyError, OverflowError) as error:
         raise TerselmError(
             f"{source} is neither a whole .safetensors file nor one of torch.save "
             f"({_one_line(error)}); get the file again"
         ) from None
-    metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    metadata = header.get("__metadata__") or {}
     if "terselm" in metadata:
         raise TerselmError(f"{source} is a terselm model already; use it as it is")
     # safetensors' save_model stores a shared tensor once and notes its other names.

@@ -24,6 +24,8 @@ from terselm.linear.packing import ROW_MULTIPLE, pack_scales, round_up, unpack_s
 MATRIX_BITS = range(1, 9)
 ROW_BITS = range(2, 5)
 SCOPES = ("matrix", "row")
+CHUNK = 1 << 20
+"""Numbers of a list that are added up in float64 at a time."""
 
 
 @FORMS.register("codebook")
@@ -79,9 +81,7 @@ class Codebook(CodedOp):
         values = self._half_values().detach().sort(dim=-1).values
         flat = weight.reshape(len(values), -1)  # [lists, numbers]
         codes = nearest(flat, values)  # int64
-        counts = values.new_zeros(values.shape).scatter_add_(1, codes, torch.ones_like(flat))
-        sums = values.new_zeros(values.shape).scatter_add_(1, codes, flat)
-        values = torch.where(counts > 0, sums / counts.clamp(min=1), values)
+        values = _means(flat, codes, values)
         return Codebook(codes.view_as(weight), values.half().float(), self.scope)
 
     def options(self) -> dict[str, Any]:
@@ -163,6 +163,26 @@ def nearest(numbers: Tensor, values: Tensor) -> Tensor:
     """
     middles = ((values[:, :-1] + values[:, 1:]) / 2).contiguous()
     return torch.searchsorted(middles, numbers.contiguous())
+
+
+def _means(numbers: Tensor, codes: Tensor, values: Tensor) -> Tensor:
+    """Return the mean of the numbers of each code, or its value where it has none.
+
+    Parameters
+    ----------
+    numbers, codes : Tensor
+        float32 and int64, [lists, numbers].
+    values : Tensor
+        float32 [lists, n].
+    """
+    counts = torch.zeros_like(values, dtype=torch.float64)
+    sums = torch.zeros_like(counts)
+    # In float32 a count would end at 2^24, and a long sum would lose what is small beside it.
+    for part, code in zip(numbers.split(CHUNK, 1), codes.split(CHUNK, 1), strict=True):
+        wide = part.double()
+        counts.scatter_add_(1, code, torch.ones_like(wide))
+        sums.scatter_add_(1, code, wide)
+    return torch.where(counts > 0, (sums / counts.clamp(min=1)).float(), values)
 
 
 def _check_options(bits: Any, scope: Any) -> tuple[int, str]:

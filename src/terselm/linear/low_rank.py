@@ -33,6 +33,11 @@ class LowRank(LinearOp):
             raise TerselmError(
                 f"left factor has {left.in_features} columns, right one {right.out_features} rows"
             )
+        if left.in_features > max(left.out_features, right.in_features):
+            raise TerselmError(
+                f"rank is {left.in_features}, more than [{left.out_features}, "
+                f"{right.in_features}] has rows or columns"
+            )
         super().__init__(left.out_features, right.in_features)
         self.left = left
         self.right = right

@@ -38,12 +38,7 @@ class SparseOp(LinearOp):
         super().__init__(*pattern.shape)
         self.pattern = pattern
         self.positions: Tensor
-        self.starts: Tensor
         self.register_buffer("positions", pattern.positions.to(device))
-        edges = torch.arange(self.out_features + 1) * self.in_features
-        # The values of row i are starts[i] up to starts[i + 1].
-        starts = torch.searchsorted(pattern.positions, edges)
-        self.register_buffer("starts", starts.to(device))
 
     @property
     def density(self) -> float:
@@ -63,8 +58,9 @@ class SparseOp(LinearOp):
     def rows(self, ids: Tensor) -> Tensor:
         """Return rows of the matrix, float32 [*ids.shape, in]."""
         flat = ids.reshape(-1)
-        first = self.starts[flat]
-        counts = self.starts[flat + 1] - first
+        edges = torch.stack([flat, flat + 1]) * self.in_features
+        first, last = torch.searchsorted(self.positions, edges)
+        counts = last - first
         target = torch.repeat_interleave(torch.arange(len(flat), device=flat.device), counts)
         # Places among the values: one run of each wanted row after the other.
         offset = torch.arange(len(target), device=flat.device)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
@@ -29,6 +30,9 @@ DOCUMENT_KEY = "terselm"
 DIGEST_KEY = "terselm.sha256"
 BLANK_DIGEST = b"0" * 64
 FILLER = "pad."
+PICKLE_MAGICS = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+"""Of a zip archive of torch.save, and of pickles."""
+
 TYPE_NAMES = {
     torch.float32: "F32",
     torch.float16: "F16",
@@ -142,7 +146,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> LanguageModel:
     metadata = _read_metadata(data, path)
     try:
         tensors = safetensors.torch.load(data)
-    except (safetensors.SafetensorError, ValueError, KeyError, OverflowError) as error:
+    except (safetensors.SafetensorError, ValueError, TypeError, KeyError, OverflowError) as error:
         raise TerselmError(f"{path} is damaged ({error}); get the file again") from None
     _check_digest(data, metadata, path)
     try:
@@ -208,9 +212,11 @@ def _header(document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bytes
             "data_offsets": [start, end],
         }
         start = end
-    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-(8 + len(text)) % ALIGNMENT)
-    return len(text).to_bytes(8, "little") + text
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False)
+    # The name of a file that something was made from may be no UTF-8.
+    encoded = text.encode(errors="replace")
+    encoded += b" " * (-(8 + len(encoded)) % ALIGNMENT)
+    return len(encoded).to_bytes(8, "little") + encoded
 
 
 def _size(tensor: Tensor) -> int:
@@ -219,7 +225,7 @@ def _size(tensor: Tensor) -> int:
 
 def _read_metadata(data: bytes, path: Path) -> dict[str, str]:
     """Return the metadata of the header, without trusting a length."""
-    if data[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+    if data[8:9] != b"{" and data.startswith(PICKLE_MAGICS):
         raise TerselmError(
             f"{path} is a pickle, not a safetensors file; import it: terselm import {path.name}"
         )
@@ -259,7 +265,7 @@ def _check_digest(data: bytes, metadata: Mapping[str, str], path: Path) -> None:
 def _build(document: Any, tensors: Mapping[str, Tensor]) -> LanguageModel:
     if not isinstance(document, dict):
         raise TerselmError("its description is not a JSON object")
-    if document.get("format") != FORMAT:
+    if type(document.get("format")) is not int or document["format"] != FORMAT:
         raise TerselmError(
             f"format is {document.get('format')!r}, this terselm reads {FORMAT}; update terselm"
         )
@@ -267,13 +273,11 @@ def _build(document: Any, tensors: Mapping[str, Tensor]) -> LanguageModel:
     if not isinstance(specs, dict) or ties not in ({}, {"output": "embedding"}):
         raise TerselmError("its weights or ties are not described")
     try:
-        config = ModelConfig.model_validate(document.get("config"))
+        # As JSON and strictly: "10" is no number, and the C library does not take it for one.
+        config = ModelConfig.model_validate_json(json.dumps(document.get("config")), strict=True)
     except ValidationError as error:
         raise TerselmError(f"config.{first_problem(error)}") from None
-    arrays = {
-        name: tensor.numpy() for name, tensor in tensors.items() if name.startswith("vocabulary.")
-    }
-    vocabulary = vocabulary_from_file(document.get("vocabulary"), arrays)
+    vocabulary = vocabulary_from_file(document.get("vocabulary"), _vocabulary_arrays(tensors))
     # On the meta device nothing is allocated before the sizes in the file are checked.
     with torch.device("meta"):
         model = LanguageModel(config, vocabulary)
@@ -297,3 +301,15 @@ def _build(document: Any, tensors: Mapping[str, Tensor]) -> LanguageModel:
     provenance = document.get("provenance")
     model.provenance = provenance if isinstance(provenance, dict) else {}
     return model
+
+
+def _vocabulary_arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """Return the vocabulary's tensors; NumPy has neither all of torch's types nor its shapes."""
+    arrays = {}
+    for name, tensor in tensors.items():
+        if name.startswith("vocabulary."):
+            if tensor.dtype not in TYPE_NAMES or tensor.dim() not in (1, 2):
+                kind = f"{tensor.dtype}, {list(tensor.shape)}"
+                raise TerselmError(f"{name} is {kind}, which no vocabulary holds")
+            arrays[name] = tensor.numpy()
+    return arrays

@@ -169,6 +169,12 @@ def vocabulary_in_order_of_appearance(corpus: Corpus) -> WordVocabulary:
     return WordVocabulary(words)
 
 
+def lines_with_other_spaces(corpus: Corpus) -> int:
+    """Return how many lines hold white space that Python splits at and terselm does not."""
+    lines = chain.from_iterable(map(corpus.lines, ("train", "valid", "test")))
+    return sum(len(line.split()) != len(split_at_spaces(line)) for line in lines)
+
+
 def _words(
     corpus: Corpus, size: int | None, lowercase: bool, splitting: Splitting | str | None
 ) -> WordVocabulary:
