@@ -128,13 +128,15 @@ typedef struct tlm_context tlm_context;
 
 /* How a preview is used; see `preview` below. */
 typedef enum tlm_preview_mode {
-    TLM_PREVIEW_EXACT = 0, /* the words, their order and their scores are those without it */
+    TLM_PREVIEW_EXACT = 0, /* the words and their order are those without it, but for words whose
+                              log-probabilities are equal as float32 */
     TLM_PREVIEW_FAST = 1   /* words may be missed that only errors of four deviations would save */
 } tlm_preview_mode;
 
 typedef struct tlm_options {
     uint32_t batch;      /* states that can be stepped together, 1 to 4096; 0 means 1 */
-    uint32_t threads;    /* threads that share large products, 1 to 256; 0 means 1 */
+    uint32_t threads;    /* threads that share large products, 1 to 256; 0 means 1. More than 1 is
+                            TLM_ERROR_ARGUMENT where the library was built without threads */
     const char *kernels; /* "portable", "avx2", "avx512vnni", "neon", "neondot", "wasm"; NULL: the
                             best that this machine has */
     uint32_t preview;    /* bits of a preview of the output layer, 2, 3 or 4; 0: none. `tlm_top`
@@ -143,8 +145,9 @@ typedef struct tlm_options {
                             `tlm_context_open` and takes its memory from the context.
                             TLM_ERROR_ARGUMENT with an adaptive output, one that is a tensor
                             train, and blocks of rows that are themselves made of others; left
-                            out where it would not save a quarter of the bytes, see
-                            `tlm_context_preview` */
+                            out where it would not save a quarter of the bytes or the matrix has
+                            whole blocks of zeros, see `tlm_context_preview`. TLM_PREVIEW_FAST
+                            without bits is TLM_ERROR_ARGUMENT */
     tlm_preview_mode preview_mode;
 } tlm_options;
 
@@ -212,7 +215,8 @@ typedef struct tlm_choice {
     float log_probability;
 } tlm_choice;
 
-/* The k most likely tokens, most likely first; equal ones in order of their numbers.
+/* The k most likely tokens, most likely first; equal ones in order of their numbers. k is 1 or
+ * more.
  *
  * prefix        tokens whose text begins with these `prefix_size` bytes only; NULL for all.
  * exclude       `exclude_count` tokens to leave out; may be NULL.
@@ -234,7 +238,7 @@ TLM_API uint32_t tlm_unknown_token(const tlm_model *model);
 #define TLM_MAX_TOKEN_BYTES 255
 
 /* The text of a token, as it is in a text: `size` bytes (no final NUL) in `text`, which has room
- * for TLM_MAX_TOKEN_BYTES. */
+ * for TLM_MAX_TOKEN_BYTES. The line end is a newline in a text; among words its text is "<eos>". */
 TLM_API tlm_status tlm_token_text(const tlm_model *model, uint32_t token, char *text,
                                   uint32_t *size);
 /* The token with exactly this text, TLM_NO_TOKEN if there is none. */
@@ -243,7 +247,11 @@ TLM_API uint32_t tlm_find_token(const tlm_model *model, const char *text, size_t
 /* Tokens of a text in UTF-8; each newline becomes the line end.
  *
  * tokens        receives at most `room` tokens; may be NULL where room is 0.
- * count         receives how many there are, also where they are more than `room`.
+ * count         receives how many there are, also where they are more than `room`; nothing where
+ *               `text` is not UTF-8.
+ *
+ * Byte pairs are merged within pieces of 4,096 bytes (512 with -DTLM_NO_MALLOC) at most, which only
+ * made-up text or scripts without spaces reach; Python merges longer ones whole.
  *
  * Returns TLM_OK; TLM_ERROR_ARGUMENT if `text` is not UTF-8, or holds something outside a
  * vocabulary that has no token for it. */

@@ -76,7 +76,8 @@ static tlm_status plan(const tlm_model *model, const tlm_options *options, tlm_c
 {
     const tlm_options none = {0};
     options = options == NULL ? &none : options;
-    if (model == NULL || options->batch > TLM_MAX_BATCH || options->threads > 256)
+    if (model == NULL || options->batch > TLM_MAX_BATCH || options->threads > 256 ||
+        (options->threads > 1 && !tlm_pool_exists()))
         return TLM_ERROR_ARGUMENT;
     const tlm_kernels *kernels = options->kernels == NULL ? tlm_kernels_best()
                                                           : tlm_kernels_named(options->kernels);

@@ -74,12 +74,13 @@ void tlm_preview_read(tlm_context *c, const float *vector)
     memset(p->exact, 0, p->rows / TLM_BLOCK_ROWS);
 
     const float part = part_of_bound(p, n), part_of_shares = part_of_bound(p, r);
-    /* 1e-5: sums of floats, and directions that are not quite orthonormal. */
+    /* 1e-5: sums of floats, and directions that are not quite orthonormal; 4e-7: the bias is added
+       to sums that differ, and what it is added to is rounded. */
     const float across = part * tlm_length(square - in_directions + 1e-6 * square);
     const float along = part_of_shares * tlm_length(in_directions);
     const float all = part_of_shares * p->largest_share * lost_share +
                       (p->integers ? 0 : part * p->largest * lost) +
-                      1e-5f * p->largest * tlm_length(square);
+                      1e-5f * p->largest * tlm_length(square) + 4e-7f * p->largest_bias;
     tlm_preview_bound(p, across, along, all);
 }
 

@@ -38,6 +38,7 @@ typedef struct tlm_preview {
     float *along;              /* [rows]: |d| */
     float largest;             /* of all |w|, |p| and |w - p| */
     float largest_share;       /* of all |c| */
+    float largest_bias;
     /* After one output vector: */
     const tlm_input *input;
     float *scores;             /* [rows]: exact where `exact` says so */
@@ -61,7 +62,7 @@ static inline float tlm_length(double square)
 }
 
 /* Fill in what `lay_out` needs. A preview that would not save a quarter of the bytes is left out
-   (bits is 0). TLM_ERROR_ARGUMENT for output layers that can have none. */
+   (bits is 0), and that of a matrix with whole blocks of zeros. TLM_ERROR_ARGUMENT for output layers that can have none. */
 tlm_status tlm_preview_plan(const tlm_model *model, const tlm_options *options, tlm_preview *out);
 /* Take its memory, zeroed, from `scratch`; NULL to count. Returns the bytes. */
 size_t tlm_preview_lay_out(tlm_preview *preview, tlm_scratch *scratch);

@@ -229,6 +229,7 @@ void tlm_preview_build(const tlm_engine *engine, const tlm_bias *bias, tlm_previ
         const uint32_t at = tlm_preview_row(p, word);
         p->words[at] = word;
         p->bias[at] = tlm_bias_at(bias, word);
+        keep_most(&p->largest_bias, fabsf(p->bias[at]));
         tlm_look_up(p->weight, word, row, scratch);
         build_row(engine, p, at, row, shares, more);
     }

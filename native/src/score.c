@@ -167,6 +167,15 @@ static void offer_all(tlm_context *c, tlm_best *best)
             tlm_best_offer(best, id, c->scores[id]);
 }
 
+/* Subtract from all scores. What differed may be equal then, so all are offered anew. */
+static void subtract(tlm_best *best, float sum)
+{
+    const uint32_t count = best->count;
+    best->count = best->excluded = 0;
+    for (uint32_t i = 0; i < count; i++)
+        tlm_best_offer(best, best->heap[i].token, best->heap[i].log_probability - sum);
+}
+
 tlm_status tlm_top(tlm_context *context, const void *state, const char *prefix,
                    size_t prefix_size, const uint32_t *exclude, uint32_t exclude_count, uint32_t k,
                    tlm_choice *out, uint32_t *found)
@@ -189,10 +198,9 @@ tlm_status tlm_top(tlm_context *context, const void *state, const char *prefix,
         offer_pairs(context, prefix, prefix_size, &best);
     else
         offer_words(context, prefix, prefix_size, &best);
+    if (previews)
+        subtract(&best, tlm_preview_log_sum(context));
     tlm_best_sort(&best);
-    const float sum = previews ? tlm_preview_log_sum(context) : 0;
-    for (uint32_t i = 0; previews && i < best.count; i++)
-        out[i].log_probability -= sum;
     context->scratch = saved;
     *found = best.count;
     return TLM_OK;

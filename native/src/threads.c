@@ -5,6 +5,11 @@
 
 #if defined(TLM_NO_THREADS) || defined(TLM_NO_MALLOC) || defined(_WIN32) || defined(__wasm__)
 
+bool tlm_pool_exists(void)
+{
+    return false;
+}
+
 tlm_pool *tlm_pool_open(uint32_t threads)
 {
     (void)threads;
@@ -31,8 +36,12 @@ void tlm_pool_run(tlm_pool *pool, tlm_task *task, void *work)
 #else
 
 #include <pthread.h>
-#include <stdbool.h>
 #include <stdlib.h>
+
+bool tlm_pool_exists(void)
+{
+    return true;
+}
 
 typedef struct member {
     tlm_pool *pool;

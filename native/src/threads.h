@@ -2,12 +2,16 @@
 #ifndef TLM_THREADS_H
 #define TLM_THREADS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 typedef struct tlm_pool tlm_pool;
 
 /* Part `number` of `parts` of a piece of work. */
 typedef void tlm_task(void *work, uint32_t number, uint32_t parts);
+
+/* Whether this library was built with threads. */
+bool tlm_pool_exists(void);
 
 /* Make a pool of `threads`, the caller's own among them; NULL if that cannot be, or if this
    library was built without threads. */

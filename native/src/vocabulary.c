@@ -84,6 +84,8 @@ uint32_t tlm_find_token(const tlm_model *model, const char *text, size_t size)
     if (model == NULL || text == NULL)
         return TLM_NO_TOKEN;
     const tlm_vocabulary *v = &model->vocabulary;
+    if (v->kind == TLM_BYTE_PAIRS && size == 1 && *text == '\n')
+        return v->start; /* not the byte, which no text is made of */
     if (v->kind == TLM_BYTE_PAIRS)
         return tlm_byte_pairs_find(&v->pairs, (const uint8_t *)text, size);
     return tlm_words_find(&v->words, text, size);

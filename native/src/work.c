@@ -100,6 +100,12 @@ uint64_t tlm_look_up_work(const tlm_matrix *w)
         }
         return work;
     }
+    /* Places follow one another through 64 rows; stored blocks before a row are counted anew. */
+    case TLM_SPARSE:
+    case TLM_SPARSE_QUANTIZED: return times(TLM_BLOCK_ROWS, w->in);
+    case TLM_BLOCK_SPARSE:
+    case TLM_BLOCK_SPARSE_QUANTIZED:
+        return plus(w->in, times(w->u.block_sparse.grid_rows, w->u.block_sparse.grid_columns) / 8);
     default: return w->in;
     }
 }

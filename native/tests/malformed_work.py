@@ -7,6 +7,7 @@ from model_file import File, Manifest
 from tests.tiny import random_quantized
 
 from terselm.linear.base import LinearOp
+from terselm.linear.block_sparse import BlockPattern, BlockSparse
 from terselm.linear.dense import Dense
 from terselm.linear.low_rank import LowRank
 from terselm.linear.row_blocks import RowBlocks
@@ -24,7 +25,7 @@ def file_with(square: LinearOp) -> bytes:
     return model_with(square).bytes()
 
 
-def model_with(square: LinearOp) -> File:
+def model_with(square: LinearOp, embedding: LinearOp | None = None) -> File:
     """A model whose recurrent matrix, which gives the hidden size, is this one."""
     hidden = square.in_features
     config = ModelConfig(cell="rnn_tanh", hidden=(hidden,), embedding=1)
@@ -32,6 +33,8 @@ def model_with(square: LinearOp) -> File:
         model = LanguageModel(config, WordVocabulary(["<eos>", "<unk>", "a", "b"]))
     for name, op in model.weights().items():
         model.replace_weight(name, square if name == SQUARE else Dense.initialize(*op.shape))
+    if embedding is not None:
+        model.replace_weight("embedding", embedding)
     for name, bias in model.biases().items():
         model.replace_bias(name, torch.zeros(bias.shape))
     return File(model)
@@ -49,6 +52,19 @@ def nested_stacks(depth: int, side: int) -> LinearOp:
     """A product of factors whose right one is a product again: cheap, if read part by part."""
     right = Dense.initialize(side, side) if depth == 0 else nested_stacks(depth - 1, side)
     return LowRank(Dense.initialize(side, side), right)
+
+
+def counted_train(rank: int) -> LinearOp:
+    """Cores that make [4, 1] together, of which nearly all blocks are zero: few bits a rank."""
+    cores = [_last_block(1, rank, (1, 64)), _last_block(4 * rank, 1, (1, 1))]
+    return TensorTrain(cores, [1, 4], [1, 1], (4, 1))
+
+
+def _last_block(rows: int, columns: int, block: tuple[int, int]) -> LinearOp:
+    mask = torch.zeros(-(-rows // block[0]), -(-columns // block[1]), dtype=torch.bool)
+    mask[-1, -1] = True
+    pattern = BlockPattern((rows, columns), block, mask)
+    return BlockSparse.of(torch.ones(rows, columns), pattern, "float32")
 
 
 def colliding_merges(count: int) -> list[tuple[int, int]]:
@@ -74,7 +90,8 @@ def add_work(manifest: Manifest) -> None:
     def add(name: str, square: LinearOp, words: str) -> None:
         manifest.add(f"bad-work-{name}", file_with(square), MODEL, f"{SQUARE}: {words}")
 
-    tall = LowRank(Dense.initialize(4, 5), Dense.initialize(5, 4))
+    tall = LowRank(Dense.initialize(4, 4), Dense.initialize(4, 4))
+    tall.left, tall.right = Dense.initialize(4, 5), Dense.initialize(5, 4)  # unchecked
     add("rank", tall, "rank is 5, more than shape")
     # Every pair of a row and a column is a vector that goes through the middle core.
     side = 1 << 13
@@ -91,6 +108,9 @@ def add_work(manifest: Manifest) -> None:
     long.spec(SQUARE)["note"] = "-" * (2 << 20)
     words = f"{SQUARE}: the descriptions are too long"
     manifest.add("bad-work-descriptions", long.bytes(), MODEL, words)
+    # For each row of a core the places before it are counted, from the start.
+    counted = model_with(Dense.initialize(1, 1), counted_train(1 << 18))
+    manifest.add("bad-work-counted", counted.bytes(), MODEL, "embedding: a row needs")
     config = ModelConfig(cell="rnn_tanh", hidden=(1,), embedding=1)
     model = LanguageModel(config, BytePairVocabulary(colliding_merges(3000)))
     manifest.add("bad-work-merges", File(model).bytes(), MODEL, "made up to collide")

@@ -122,9 +122,13 @@ static void test_model(const tlm_model *reference, const char *name)
     test_context(model, reference, name);
     char text[TLM_MAX_TOKEN_BYTES];
     uint32_t size;
-    for (uint32_t token = 1; token < size_of(model); token++) /* 0: the line end */
-        check(tlm_token_text(model, token, text, &size) == TLM_OK &&
-                  tlm_find_token(model, text, size) == token, "%s: token %u", name, token);
+    for (uint32_t token = 0; token < size_of(model); token++) {
+        check(tlm_token_text(model, token, text, &size) == TLM_OK, "%s: token %u", name, token);
+        /* Byte pairs have a byte of this text too, which no text is made of. */
+        const bool is_end = size == 1 && text[0] == '\n';
+        check(tlm_find_token(model, text, size) == (is_end ? tlm_start_token(model) : token),
+              "%s: token %u is found as another", name, token);
+    }
     tlm_close(model);
     free(block);
     test_sizes(bytes, name, opening);

@@ -153,13 +153,14 @@ static unsigned test_vector(tlm_context *c, const float *vector, const char *nam
     return scored;
 }
 
-static void test_matrix(const tlm_matrix *w, const char *name)
+/* Biases around `level`, vectors of about `size`. */
+static void test_matrix(const tlm_matrix *w, const char *name, float level, float size)
 {
     static tlm_model model;
     float bias[WORDS];
     uint32_t random = 3;
     for (uint32_t i = 0; i < WORDS; i++)
-        bias[i] = number(&random);
+        bias[i] = level + number(&random);
     model.vocabulary_size = WORDS;
     model.config.output_size = COLUMNS;
     model.embedding = model.output.weight = w;
@@ -178,7 +179,7 @@ static void test_matrix(const tlm_matrix *w, const char *name)
                 for (unsigned i = 0; i < TEXTS; i++) {
                     float *vector = take(COLUMNS * sizeof *vector);
                     for (uint32_t k = 0; k < COLUMNS; k++)
-                        vector[k] = i == 0 ? 0 : 0.3f * number(&random);
+                        vector[k] = i == 0 ? 0 : size * number(&random);
                     scored += test_vector(c, vector, name, mode == TLM_PREVIEW_EXACT);
                     free(vector);
                 }
@@ -213,10 +214,13 @@ static void test_made_up(void)
     tlm_matrix stacked = {.form = TLM_ROW_BLOCKS, .out = WORDS, .in = COLUMNS};
     stacked.u.row_blocks = (tlm_row_blocks){blocks, 2};
     const tlm_matrix mixed = grouped(blocks);
-    test_matrix(&dense, "dense");
-    test_matrix(&codes, "8 bits");
-    test_matrix(&stacked, "blocks of rows");
-    test_matrix(&mixed, "groups of rows");
+    test_matrix(&dense, "dense", 0, 0.3f);
+    test_matrix(&codes, "8 bits", 0, 0.3f);
+    test_matrix(&stacked, "blocks of rows", 0, 0.3f);
+    test_matrix(&mixed, "groups of rows", 0, 0.3f);
+    /* What is lost in adding the bias is most of the error. */
+    test_matrix(&dense, "dense beside biases", 20, 3e-7f);
+    test_matrix(&codes, "8 bits beside biases", 20, 1e-7f);
     free((void *)(uintptr_t)mixed.u.grouped_rows.groups);
     free((void *)(uintptr_t)mixed.u.grouped_rows.place);
     free((void *)(uintptr_t)blocks[0].u.quantized.codes);

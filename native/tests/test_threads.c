@@ -5,10 +5,21 @@
 
 #if defined(__wasm__) || defined(_WIN32)
 
-int main(void)
+/* A library without threads says so. */
+static void test_refusal(const tlm_model *model, const char *name)
 {
-    printf("SKIPPED: no threads here\n");
-    return 0;
+    const tlm_options two = {.threads = 2};
+    tlm_context *context;
+    check(tlm_context_open(model, &two, &context) == TLM_ERROR_ARGUMENT, "%s: threads", name);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1)
+        for_each_model(argv[1], test_refusal);
+    else
+        printf("SKIPPED: no folder of models is given\n");
+    return end_of_test();
 }
 
 #else

@@ -10,6 +10,7 @@ import threading
 import timeit
 from pathlib import Path
 from time import process_time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from terselm.models.checkpoint import save
 from terselm.models.config import ModelConfig
 from terselm.models.language_model import LanguageModel
 from terselm.runtime import KenLM, Model
+from terselm.text.build import vocabulary_from_words
 from terselm.text.byte_pair import BytePairVocabulary
 from terselm.text.characters import CharacterVocabulary
 from terselm.text.vocabulary import Vocabulary
@@ -223,6 +225,43 @@ def test_kenlms_names(path: Path) -> None:
     assert scores[0][0] == pytest.approx(float(natural[scorer.model.find("w01")]) / math.log(10))
     assert "w01" in scorer
     assert "zebra" not in scorer
+
+
+def test_what_kenlm_calls_a_word(path: Path, tmp_path: Path) -> None:
+    scorer = KenLM(path)
+    assert "<unk>" not in scorer
+    assert next(scorer.full_scores("<unk>"))[2]
+    for space in ("\u00a0", "\u3000", "\x1c"):  # white space to Python alone
+        assert len(list(scorer.full_scores(f"w01{space}w02 w03", eos=False))) == 2
+    vocabulary = vocabulary_from_words(["<eos>", "<unk>", "the", "cat"], lowercase=True)
+    config = ModelConfig(cell="gru", hidden=(3,), embedding=3)
+    save(LanguageModel(config, vocabulary), tmp_path / "lower.safetensors")
+    lower = KenLM(tmp_path / "lower.safetensors")
+    assert list(lower.full_scores("The CAT dog")) == list(lower.full_scores("the cat dog"))
+    assert "The" in lower
+    assert "Dog" not in lower
+
+
+@pytest.mark.parametrize("tokens", [np.zeros((2, 5), int), [1.7], ["w01"], [[1, 2], [3, 4]]])
+def test_what_is_no_list_of_tokens(path: Path, tokens: Any) -> None:
+    model = Model(path)
+    for call in (model.score_sequence, model.rank_sequence, model.score_tokens):
+        with pytest.raises(UsageError, match="list of integers"):
+            call(model.state(), tokens)
+
+
+def test_a_path_with_a_nul(path: Path) -> None:
+    with pytest.raises(UsageError, match="NUL"):
+        Model(f"{path}\0.txt")
+
+
+def test_the_line_end_is_found_by_its_text(tmp_path: Path) -> None:
+    config = ModelConfig(cell="gru", hidden=(3,), embedding=3)
+    model = LanguageModel(config, BytePairVocabulary([(99, 100)]))
+    save(model, tmp_path / "pairs.safetensors")
+    opened = Model(tmp_path / "pairs.safetensors")
+    assert opened.find(opened.text_of(opened.start_token)) == opened.start_token
+    assert [opened.find(text) for text in ("a", "bc")] == [98, 257]
 
 
 def test_text_that_is_no_utf8(path: Path) -> None:

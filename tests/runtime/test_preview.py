@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from terselm.errors import UsageError
+from terselm.linear.block_sparse import BlockPattern, BlockSparse
 from terselm.linear.dense import Dense
 from terselm.linear.grouped_rows import GroupedRows
 from terselm.linear.low_rank import LowRank
@@ -84,6 +85,7 @@ def check(full: Model, previewed: Model, *, exact: bool) -> None:
             expected = full.top(state, k, prefix=prefix, exclude=left_out)
             found = previewed.top(state, k, prefix=prefix, exclude=left_out)
             assert len(found) == len(expected)
+            assert found == sorted(found, key=lambda choice: (-choice[1], choice[0]))
             shift = found[0][1] - every[found[0][0]]
             for (word, score), (_, best) in zip(found, expected, strict=True):
                 tolerance = 1e-5 * (1 + abs(best))
@@ -154,6 +156,31 @@ def test_what_saves_none_is_left_out(form: str, tmp_path: Path) -> None:
     assert previewed.preview == 0
     assert previewed.working_bytes() == full.working_bytes()
     assert np.array_equal(previewed.top(full.state(), 9), full.top(full.state(), 9))
+
+
+def test_scores_that_differ_by_less_than_the_sum_leaves(tmp_path: Path) -> None:
+    """They are equal as log-probabilities, and so in order of their numbers."""
+    model = make("dense")
+    with torch.no_grad():
+        model.output.bias.zero_()
+        model.weights()["output"].weight.mul_(1e-6)
+    path = tmp_path / "model.safetensors"
+    save(model, path)
+    previewed = Model(path, preview=2)
+    assert previewed.preview == 2
+    found = previewed.top(previewed.state(), WORDS)
+    assert len({score for _, score in found}) < WORDS / 4
+    assert found == sorted(found, key=lambda choice: (-choice[1], choice[0]))
+
+
+def test_a_matrix_with_blocks_of_zeros_has_none(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    mask = torch.ones(-(-WORDS // 4), -(-HIDDEN // 4), dtype=torch.bool)
+    pattern = BlockPattern((WORDS, HIDDEN), (4, 4), mask)
+    model = make("dense")
+    model.replace_weight("output", BlockSparse.of(torch.randn(WORDS, HIDDEN), pattern, "float32"))
+    save(model, path)
+    assert Model(path, preview=2).preview == 0
 
 
 @pytest.mark.parametrize("form", [form for form in FORMS if refused(form)])

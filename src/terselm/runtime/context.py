@@ -79,8 +79,18 @@ class Context:
 
 
 def token_ids(tokens: Tokens) -> npt.NDArray[np.uint32]:
-    """Return tokens as uint32; what does not fit becomes one that no vocabulary has."""
-    array = np.asarray(tokens, np.int64)
+    """Return tokens as uint32; what does not fit becomes one that no vocabulary has.
+
+    Raises
+    ------
+    UsageError
+        If they are no list of integers.
+    """
+    given = np.atleast_1d(np.asarray(tokens))
+    if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
+        kind = f"{given.dtype} of shape {given.shape}"
+        raise UsageError(f"tokens are {kind}; give a list of integers")
+    array = given.astype(np.int64)
     return np.ascontiguousarray(
         np.where((array < 0) | (array > NO_TOKEN), NO_TOKEN, array), np.uint32
     )

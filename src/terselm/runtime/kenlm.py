@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 
 from terselm.errors import UsageError
+from terselm.runtime.context import encoded
 from terselm.runtime.model import Model
 from terselm.runtime.state import State
 
@@ -17,8 +18,9 @@ SENTENCE_END = "</s>"
 class KenLM:
     """A model file under the names of `kenlm.Model`; scores are base-10 logarithms.
 
-    Words are split at white space, as there. A word outside the vocabulary scores as `<unk>`;
-    "</s>" is the end of the sentence, whatever the model calls it.
+    Words are split at ASCII white space, as there, and put into lower case where the vocabulary is.
+    A word outside it scores as `<unk>`, which is unknown itself; "</s>" is the end of the sentence,
+    whatever the model calls it.
 
     Parameters
     ----------
@@ -40,7 +42,7 @@ class KenLM:
             raise UsageError("scores in words need a model whose tokens are words")
 
     def __contains__(self, word: str) -> bool:
-        return word == SENTENCE_END or self.model.find(word) is not None
+        return self._find(word) is not None
 
     def new_state(self) -> State:
         """Return a state to be written to: that before anything was read."""
@@ -68,9 +70,9 @@ class KenLM:
         self, sentence: str, bos: bool = True, eos: bool = True
     ) -> Iterator[tuple[float, int, bool]]:
         """Yield (log10 probability, words of context and itself, whether unknown) of each word."""
-        words = sentence.split()
+        words = _words(sentence)
         tokens = [self._token(word) for word in words]
-        unknown = [word not in self for word in words]
+        unknown = [token == self.model.unknown_token for token in tokens]
         if eos:
             tokens.append(self.model.start_token)
             unknown.append(False)
@@ -85,14 +87,28 @@ class KenLM:
 
     def perplexity(self, sentence: str) -> float:
         """Return the perplexity of a sentence, its end included."""
-        words = len(sentence.split()) + 1
+        words = len(_words(sentence)) + 1
         return float(10.0 ** (-self.score(sentence) / words))
 
     def _token(self, word: str) -> int:
-        token = self.model.find(word)
+        token = self._find(word)
         if token is None:
-            is_end = word == SENTENCE_END
-            token = self.model.start_token if is_end else self.model.unknown_token
+            token = self.model.unknown_token
         if token is None:
             raise UsageError(f"{word!r} is not in the vocabulary, which has no <unk>")
         return token
+
+    def _find(self, word: str) -> int | None:
+        """Return the token of a word, None if it is `<unk>` or counts as that."""
+        token = self.model.find(word)
+        if token is None and word == SENTENCE_END:
+            return self.model.start_token
+        if token is None and self.model.unknown_token is not None:
+            tokens = self.model.tokenize(word)  # in lower case, if the vocabulary is
+            token = int(tokens[0]) if len(tokens) == 1 else None
+        return None if token == self.model.unknown_token else token
+
+
+def _words(sentence: str) -> list[str]:
+    """Return what is between ASCII white space, as KenLM does."""
+    return [word.decode() for word in encoded(sentence).split()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 
+from terselm.errors import UsageError
 from terselm.runtime.library import check, library
 from terselm.runtime.refusal import refusal
 
@@ -28,6 +29,8 @@ class Opened:
 
     def __init__(self, path: str | os.PathLike[str], trusted: bool) -> None:
         self.handle = ctypes.c_void_p()
+        if b"\0" in os.fsencode(path):
+            raise UsageError(f"{path!r} is no path: it holds a NUL")
         message = ctypes.create_string_buffer(MESSAGE_BYTES)
         calls = library()
         open_file = calls.tlm_open_trusted_file if trusted else calls.tlm_open_file
