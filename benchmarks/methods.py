@@ -44,6 +44,8 @@ from terselm.report.table import Column, Table
 from terselm.text.batches import TokenStreams
 from terselm.text.token_cache import TokenizedSplit
 
+SAID = ("textbook", "control")
+"""What the experiment file alone says of a row, and not of every one."""
 EXPERIMENTS = Path(__file__).parent / "experiments" / "methods.yaml"
 STREAMS, WINDOW = 20, 100
 TITLES = {
@@ -159,7 +161,8 @@ def main() -> None:
     settings = {"epochs": options.recover, "dropout": options.dropout}
     result_file = options.out.with_suffix(".json")
     setting = setting_of(options)
-    rows = kept(result_file, setting).get("rows", {})
+    before = kept(result_file, setting)
+    rows, machine = before.get("rows", {}), before.get("machine", describe_machine())
     experiments = yaml.safe_load(EXPERIMENTS.read_text())
     dense = {"label": "dense", "family": "dense", "steps": [], "recover": True}
     for experiment in [dense, *experiments]:
@@ -168,8 +171,16 @@ def main() -> None:
         training = training_steps(experiment, settings)
         if not steps and not training and family != "dense":
             continue
+        # What the experiment file says, also of rows that were measured before.
+        said = {"family": family}
+        textbook = experiment.get("textbook", {}).get(options.model.stem)
+        if textbook is not None:
+            said["textbook"] = textbook
+        if "control" in experiment:
+            said["control"] = experiment["control"]
         if is_measured(rows.get(label, {}), steps, training):
-            rows[label]["family"] = family
+            unsaid = {name: rows[label][name] for name in rows[label] if name not in SAID}
+            rows[label] = unsaid | said
             continue
         if options.only and family not in ("dense", *options.only.split(",")):
             continue
@@ -177,16 +188,17 @@ def main() -> None:
             row = measured(family, source, steps, training, context, measure)
         except TerselmError as error:
             row = {"family": family, "steps": steps, "error": str(error)}
-        textbook = experiment.get("textbook", {}).get(options.model.stem)
-        if textbook is not None:
-            row["textbook"] = textbook
-        if "control" in experiment:
-            row["control"] = experiment["control"]
-        rows[label] = row
+        rows[label] = row | said
+        machine = describe_machine()
         print(label, {key: value for key, value in row.items() if key != "steps"}, flush=True)
-        order = [item["label"] for item in [dense, *experiments]]
-        ordered = {label: rows[label] for label in order if label in rows}
-        write_results(options, setting, ordered)
+        write_results(options, setting, machine, in_order(rows, [dense, *experiments]))
+    write_results(options, setting, machine, in_order(rows, [dense, *experiments]))
+
+
+def in_order(rows: dict[str, Any], experiments: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the rows in the order of the experiment file."""
+    labels = [experiment["label"] for experiment in experiments]
+    return {label: rows[label] for label in labels if label in rows}
 
 
 def setting_of(options: argparse.Namespace) -> dict[str, Any]:
@@ -203,10 +215,13 @@ def setting_of(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def write_results(
-    options: argparse.Namespace, setting: dict[str, Any], ordered: dict[str, Any]
+    options: argparse.Namespace,
+    setting: dict[str, Any],
+    machine: dict[str, Any],
+    ordered: dict[str, Any],
 ) -> None:
     """Write the results so far."""
-    report = {**setting, "machine": describe_machine(), "rows": ordered}
+    report = {**setting, "machine": machine, "rows": ordered}
     out = options.out
     write_bytes(out.with_suffix(".json"), (json.dumps(report, indent=1) + "\n").encode())
     write_bytes(out.with_suffix(".md"), table_of(ordered).encode())

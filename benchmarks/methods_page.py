@@ -56,7 +56,7 @@ the recipes), `benchmarks/methods_page.py` wrote this page from its result files
 ## Which one to take
 
 * You have a budget: let `terselm search` find it ([search.md](search.md)).
-* Bytes alone: 8 bits cost next to nothing on the three models below (at most 0.01 %), `gptq` in
+* Bytes alone: 8 bits cost next to nothing on the three models below (at most 0.02 %), `gptq` in
   groups of 32 with 4 bits 0.1 to 0.7 %, with 3 bits 0.5 to 2.5 %, with 2 bits in groups of 16 1.8
   to 7.9 %.
 * Time, too: `rank_budget`, then `gptq`: fewer numbers are read. At half the parameters

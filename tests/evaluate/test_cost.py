@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
@@ -125,6 +126,27 @@ def test_weights_that_multiply_more_than_dense_ones():
     slower = {"cells.0.weight_ih": 810 / 800, "output": 1920 / 740}
     assert found.as_dict()["more_macs_than_dense"] == pytest.approx(slower)
     assert found.macs == 810 + 1600 + 1920
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        random_low_rank(37, 10, 4),
+        TensorTrain.initialize((5, 8), (2, 5), (3,), (37, 10)),
+        LowRank(random_low_rank(37, 4, 2), Dense.initialize(4, 10)),
+    ],
+)
+def test_a_tied_weight_is_multiplied_and_looked_up(op):
+    tied = make_model("lstm", layers=1, hidden=10, tied=True)
+    tied.replace_weight("embedding", op)
+    untied = make_model("lstm", layers=1, hidden=10)
+    untied.replace_weight("embedding", op)
+    untied.replace_weight("output", copy.deepcopy(op))
+    first, *_, last = inspect(untied).weights
+    found = inspect(tied).weights[0]
+    assert found.macs == first.macs + last.macs
+    pairs = zip(first.leaves, last.leaves, strict=True)
+    assert [leaf.macs for leaf in found.leaves] == [a.macs + b.macs for a, b in pairs]
 
 
 def test_a_sparse_weight_multiplies_what_it_keeps():

@@ -12,6 +12,7 @@ from terselm.experiments import store
 from terselm.experiments.store import (
     Clock,
     begin_work,
+    digests_of,
     end_work,
     model_file,
     publish,
@@ -54,6 +55,26 @@ def test_another_key_another_text_another_model(folder: Path):
     assert stored_result(folder, "run", "k", "t") is None
 
 
+def test_what_was_made_from_a_model_that_is_another_now(folder: Path):
+    """It may be gone: a run that is done needs nothing."""
+
+    def put_base(content: bytes) -> None:
+        (folder / "work" / "base").write_bytes(content)
+        publish(folder, "base", folder / "work" / "base", {"key": "b"})
+
+    put_base(b"one")
+    made_from = digests_of([model_file(folder, "base")])
+    (folder / "work" / "small").write_bytes(b"from one")
+    publish(folder, "small", folder / "work" / "small", {"key": "s", "made_from": made_from})
+    assert stored_result(folder, "small", "s") is not None
+    model_file(folder, "base").unlink()
+    assert stored_result(folder, "small", "s") is not None
+    put_base(b"two")
+    assert stored_result(folder, "small", "s") is None
+    put_base(b"one")
+    assert stored_result(folder, "small", "s") is not None
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{", "7"])
 def test_a_result_that_cannot_be_read_does_not_hold(folder: Path, text: str):
     put(folder, b"model")
@@ -77,6 +98,12 @@ def test_work_on_another_text_begins_anew(folder: Path):
     assert (work / "training" / "checkpoint.pt").exists()
     begin_work(work, "two")
     assert {path.name for path in work.iterdir()} == {"lock", "text"}
+    begin_work(work, "two", {"base": "1", "other": "2"})
+    (work / "trained.safetensors").touch()
+    begin_work(work, "two", {"other": "2", "base": "1"})
+    assert (work / "trained.safetensors").exists()
+    begin_work(work, "two", {"base": "3", "other": "2"})
+    assert not (work / "trained.safetensors").exists()
 
 
 def test_work_that_is_done_leaves_little(folder: Path):

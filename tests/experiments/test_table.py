@@ -156,3 +156,12 @@ def test_a_bar_in_a_title_is_no_end_of_a_cell():
     for table in (markdown(rows), frontier_markdown(rows), steps_markdown(rows)):
         bars = {line.replace(r"\|", "").count("|") for line in table.splitlines()}
         assert r"4 \| 8 bits" in table and len(bars) == 1
+
+
+def test_no_mean_over_some_of_the_runs():
+    unread = run(190.0, seed=1)
+    del unread["test"]
+    found = row(run(70.0), unread, budget=Budget(megabytes=1, mark=80))
+    assert found.perplexity("test") is None
+    assert found.verdict() == "run"
+    assert found.perplexity("valid") == 133.0

@@ -266,6 +266,12 @@ def _part(
 ) -> Part:
     cost = look_up_cost(op) if looked_up else op.cost()
     leaves = tuple(_leaves(name, op, file_size, looked_up))
+    if tied:
+        # A row of it is taken, too, which may multiply: low rank and tensor trains.
+        cost = replace(cost, macs=cost.macs + look_up_cost(op).macs)
+        rows = _leaves(name, op, file_size, looked_up=True)
+        pairs = zip(leaves, rows, strict=True)
+        leaves = tuple(replace(leaf, macs=leaf.macs + row.macs) for leaf, row in pairs)
     return replace(_described(name, op, cost, file_size), leaves=leaves, tied=tied)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def stored_result(
     """Return the result of a run, or None if there is none that holds.
 
     It holds if it was made from what the key stands for and from this text, and is that of the
-    model beside it.
+    model beside it. Models that it was made from may be gone, but not be others.
 
     Parameters
     ----------
@@ -69,7 +70,18 @@ def stored_result(
     model = model_file(folder, label)
     if not model.is_file() or result.get("model", digest := digest_of(model)) != digest:
         return None
-    return result
+    made_from = result.get("made_from", {})
+    return None if any(_is_another(folder, *pair) for pair in made_from.items()) else result
+
+
+def digests_of(models: Iterable[Path]) -> dict[str, str]:
+    """Return the digests of model files by their names in the folder of models."""
+    return {path.name: digest_of(path) for path in models}
+
+
+def _is_another(folder: Path, name: str, digest: str) -> bool:
+    path = folder / "models" / name
+    return path.is_file() and digest_of(path) != digest
 
 
 def publish(folder: Path, label: str, model: Path, result: dict[str, Any]) -> None:
@@ -100,12 +112,22 @@ def write_result(folder: Path, label: str, result: dict[str, Any]) -> None:
     write_bytes(result_file(folder, label), text.encode())
 
 
-def begin_work(work: Path, text: str) -> None:
-    """Make a work folder ready: what is there of another text is removed."""
+def begin_work(work: Path, text: str, made_from: Mapping[str, str] | None = None) -> None:
+    """Make a work folder ready: what is there of another text, or other models, is removed.
+
+    Parameters
+    ----------
+    work : Path
+    text : str
+        Digest of the corpus.
+    made_from : mapping of str to str, optional
+        Digests of the models that the run is made from, by name.
+    """
     mark = work / TEXT_NAME
-    if mark.exists() and mark.read_text(encoding="utf-8") != text:
+    sources = "".join(f"\n{name} {digest}" for name, digest in sorted((made_from or {}).items()))
+    if mark.exists() and mark.read_text(encoding="utf-8") != text + sources:
         _remove(work, but=("lock",))
-    write_bytes(mark, text.encode())
+    write_bytes(mark, (text + sources).encode())
 
 
 def end_work(work: Path) -> None:

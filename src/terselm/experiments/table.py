@@ -97,7 +97,10 @@ class Row:
         return "met" if found <= published.perplexity else "missed"
 
     def _perplexities(self, split: str) -> list[float]:
-        return [run[split]["perplexity"] for run in self.runs if split in run]
+        # A mean over some of the runs would be taken for one over all.
+        if not all(split in run for run in self.runs):
+            return []
+        return [run[split]["perplexity"] for run in self.runs]
 
 
 def rows_of(suite: Suite, names: Sequence[str], results: Results) -> list[Row]:

@@ -24,6 +24,7 @@ from terselm.experiments.lessons import Teaching
 from terselm.experiments.store import (
     Clock,
     begin_work,
+    digests_of,
     end_work,
     label_of,
     model_file,
@@ -116,7 +117,7 @@ def perform(order: Order) -> dict[str, Any]:
     with lock_of(order):
         result = stored_result(order.folder, order.label, order.key, text)
         if result is None:
-            begin_work(work, text)
+            begin_work(work, text, _made_from(order))
             result = _perform(order, corpus, text, work)
             end_work(work)
         elif unread := [split for split in order.splits if split not in result]:
@@ -131,8 +132,14 @@ def _work_folder(order: Order) -> Path:
     return work_folder(order.folder, order.label, order.key)
 
 
+def _made_from(order: Order) -> dict[str, str]:
+    """Return the digests of the models that a run needs, by their file names."""
+    return digests_of(path for path in (order.start, *order.teachers) if path is not None)
+
+
 def _perform(order: Order, corpus: Corpus, text: str, work: Path) -> dict[str, Any]:
     torch.set_num_threads(order.threads)
+    made_from = _made_from(order)
     clock = Clock(work / "seconds.json")
     with clock:
         model = _started(order, corpus, work)
@@ -147,6 +154,7 @@ def _perform(order: Order, corpus: Corpus, text: str, work: Path) -> dict[str, A
         "experiment": order.experiment.model_dump(mode="json", exclude_none=True),
         "data": corpus.name,
         "text": text,
+        "made_from": made_from,
         "terselm": __version__,
         "commit": _commit(),
         "machine": machine(path, None),
