@@ -118,8 +118,20 @@ def random_product_codes(
     return ProductCodes(codes, centroids, columns, lengths)
 
 
-def random_low_rank(rows: int, columns: int, rank: int = 3) -> LowRank:
+def random_low_rank(rows: int, columns: int, rank: int | None = None) -> LowRank:
+    rank = low(rows, columns) if rank is None else rank
     return LowRank(Dense.initialize(rows, rank), Dense.initialize(rank, columns))
+
+
+def low(rows: int, columns: int, rank: int = 3) -> int:
+    """A low rank that a matrix of this shape can have."""
+    return min(rank, max(rows, columns))
+
+
+def random_chain(rows: int, columns: int) -> LowRank:
+    """A product of three."""
+    rank = low(rows, columns)
+    return LowRank(random_low_rank(rows, rank, low(rows, rank, 2)), Dense.initialize(rank, columns))
 
 
 def halves(rows: int) -> list[int]:
@@ -152,15 +164,12 @@ def random_quantized_train(rows: int, columns: int) -> TensorTrain:
 FORM_BUILDERS: dict[str, Callable[[int, int], LinearOp]] = {
     "dense": Dense.initialize,
     "dense/float16": lambda rows, columns: Dense(torch.randn(rows, columns) / 3, "float16"),
-    "low_rank": lambda rows, columns: LowRank(
-        Dense.initialize(rows, 3), Dense.initialize(3, columns)
-    ),
+    "low_rank": random_low_rank,
     "low_rank/quantized": lambda rows, columns: LowRank(
-        random_quantized(rows, 3, 8, None), random_quantized(3, columns, 4, 8)
+        random_quantized(rows, low(rows, columns), 8, None),
+        random_quantized(low(rows, columns), columns, 4, 8),
     ),
-    "low_rank/low_rank": lambda rows, columns: LowRank(
-        LowRank(Dense.initialize(rows, 2), Dense.initialize(2, 3)), Dense.initialize(3, columns)
-    ),
+    "low_rank/low_rank": random_chain,
     "row_blocks": lambda rows, columns: RowBlocks(
         [random_low_rank(height, columns) for height in halves(rows)]
     ),
@@ -207,7 +216,8 @@ FORM_BUILDERS: dict[str, Callable[[int, int], LinearOp]] = {
     "sparse_quantized": lambda rows, columns: random_sparse_quantized(rows, columns, 0.3, 8),
     "sparse_quantized/4 bits": lambda rows, columns: random_sparse_quantized(rows, columns, 0.1, 4),
     "low_rank/sparse": lambda rows, columns: LowRank(
-        random_sparse(rows, 3), random_sparse_quantized(3, columns, 0.5, 8)
+        random_sparse(rows, low(rows, columns)),
+        random_sparse_quantized(low(rows, columns), columns, 0.5, 8),
     ),
     "block_sparse": lambda rows, columns: random_block_sparse(rows, columns, (16, 4)),
     "block_sparse/wide": lambda rows, columns: random_block_sparse(
@@ -233,7 +243,8 @@ FORM_BUILDERS: dict[str, Callable[[int, int], LinearOp]] = {
         rows, columns, 8, 256, shared=True, norms=True
     ),
     "low_rank/codes": lambda rows, columns: LowRank(
-        random_product_codes(rows, 3, 4, 16), random_binary_codes(3, columns, 2, None)
+        random_product_codes(rows, low(rows, columns), 4, 16),
+        random_binary_codes(low(rows, columns), columns, 2, None),
     ),
 }
 """Every stored form by `kind/variant`. A new form adds itself here."""
