@@ -163,9 +163,9 @@ def main() -> None:
     setting = setting_of(options)
     before = kept(result_file, setting)
     rows, machine = before.get("rows", {}), before.get("machine", describe_machine())
-    experiments = yaml.safe_load(EXPERIMENTS.read_text())
     dense = {"label": "dense", "family": "dense", "steps": [], "recover": True}
-    for experiment in [dense, *experiments]:
+    experiments = [dense, *yaml.safe_load(EXPERIMENTS.read_text())]
+    for experiment in experiments:
         label, family = experiment["label"], experiment["family"]
         steps = fitted(experiment["steps"], source)
         training = training_steps(experiment, settings)
@@ -179,8 +179,8 @@ def main() -> None:
         if "control" in experiment:
             said["control"] = experiment["control"]
         if is_measured(rows.get(label, {}), steps, training):
-            unsaid = {name: rows[label][name] for name in rows[label] if name not in SAID}
-            rows[label] = unsaid | said
+            found = {name: value for name, value in rows[label].items() if name not in SAID}
+            rows[label] = found | said
             continue
         if options.only and family not in ("dense", *options.only.split(",")):
             continue
@@ -191,8 +191,8 @@ def main() -> None:
         rows[label] = row | said
         machine = describe_machine()
         print(label, {key: value for key, value in row.items() if key != "steps"}, flush=True)
-        write_results(options, setting, machine, in_order(rows, [dense, *experiments]))
-    write_results(options, setting, machine, in_order(rows, [dense, *experiments]))
+        write_results(options, setting, machine, in_order(rows, experiments))
+    write_results(options, setting, machine, in_order(rows, experiments))
 
 
 def in_order(rows: dict[str, Any], experiments: list[dict[str, Any]]) -> dict[str, Any]:

@@ -62,7 +62,8 @@ static inline float tlm_length(double square)
 }
 
 /* Fill in what `lay_out` needs. A preview that would not save a quarter of the bytes is left out
-   (bits is 0), and that of a matrix with whole blocks of zeros. TLM_ERROR_ARGUMENT for output layers that can have none. */
+   (bits is 0), and that of a matrix with whole blocks of zeros. TLM_ERROR_ARGUMENT for output
+   layers that can have none. */
 tlm_status tlm_preview_plan(const tlm_model *model, const tlm_options *options, tlm_preview *out);
 /* Take its memory, zeroed, from `scratch`; NULL to count. Returns the bytes. */
 size_t tlm_preview_lay_out(tlm_preview *preview, tlm_scratch *scratch);

@@ -88,13 +88,13 @@ tlm_status tlm_preview_plan(const tlm_model *model, const tlm_options *options, 
     p->weight = w;
     double stored = 0;
     uint64_t rows = 0;
+    bool counted = false; /* whether a few rows take as long as all: places are counted anew */
     for (uint32_t b = 0; b < blocks_of(w); b++) {
         const tlm_matrix *block = tlm_preview_block(p, b);
         const double bytes = stored_bytes(block);
         if (bytes < 0)
             return TLM_ERROR_ARGUMENT;
-        if (block->form == TLM_BLOCK_SPARSE || block->form == TLM_BLOCK_SPARSE_QUANTIZED)
-            return TLM_OK; /* a few rows of it take as long as all: its places are counted anew */
+        counted = counted || block->form == TLM_BLOCK_SPARSE || block->form == TLM_BLOCK_SPARSE_QUANTIZED;
         stored += bytes;
         rows += tlm_filled_up(block->out);
         p->integers = p->integers && tlm_reads_integers(block);
@@ -102,7 +102,7 @@ tlm_status tlm_preview_plan(const tlm_model *model, const tlm_options *options, 
     const uint32_t r = DIRECTIONS;
     const double own = w->in * options->preview / 8.0 + 2.0 * ((w->in - 1) / GROUP + 1) + r +
                        2.0 * r / SHARE_GROUP + 2 * sizeof(float);
-    if (rows > UINT32_MAX / 2 || own * (double)rows > 0.75 * stored)
+    if (counted || rows > UINT32_MAX / 2 || own * (double)rows > 0.75 * stored)
         return TLM_OK;
     p->bits = options->preview;
     p->rows = (uint32_t)rows;

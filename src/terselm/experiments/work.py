@@ -117,8 +117,10 @@ def perform(order: Order) -> dict[str, Any]:
     with lock_of(order):
         result = stored_result(order.folder, order.label, order.key, text)
         if result is None:
-            begin_work(work, text, _made_from(order))
-            result = _perform(order, corpus, text, work)
+            sources = (order.start, *order.teachers)
+            made_from = digests_of(path for path in sources if path is not None)
+            begin_work(work, text, made_from)
+            result = _perform(order, corpus, text, made_from, work)
             end_work(work)
         elif unread := [split for split in order.splits if split not in result]:
             # It was a step when it was made, and has a budget now.
@@ -132,14 +134,10 @@ def _work_folder(order: Order) -> Path:
     return work_folder(order.folder, order.label, order.key)
 
 
-def _made_from(order: Order) -> dict[str, str]:
-    """Return the digests of the models that a run needs, by their file names."""
-    return digests_of(path for path in (order.start, *order.teachers) if path is not None)
-
-
-def _perform(order: Order, corpus: Corpus, text: str, work: Path) -> dict[str, Any]:
+def _perform(
+    order: Order, corpus: Corpus, text: str, made_from: dict[str, str], work: Path
+) -> dict[str, Any]:
     torch.set_num_threads(order.threads)
-    made_from = _made_from(order)
     clock = Clock(work / "seconds.json")
     with clock:
         model = _started(order, corpus, work)

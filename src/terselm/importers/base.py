@@ -190,16 +190,18 @@ def _vocabulary(
     """Return the vocabulary and what has to be said of it."""
     if data is not None:
         corpus = open_corpus(data)
-        odd = lines_with_other_spaces(corpus)
-        notes = (
+        words = vocabulary_in_order_of_appearance(corpus)
+        if not (odd := lines_with_other_spaces(corpus)):
+            return words, ()
+        note = (
             f"{odd:,} lines of {corpus.name} hold white space that terselm does not split at "
-            "(no-break spaces and such); replace it by spaces before measuring",
+            "(no-break spaces and such); replace it by spaces before measuring"
         )
-        return vocabulary_in_order_of_appearance(corpus), notes if odd else ()
+        return words, (note,)
     assert vocabulary is not None
-    words = read_vocabulary_file(vocabulary)
+    listed = read_vocabulary_file(vocabulary)
     try:
-        return vocabulary_from_words(words), ()
+        return vocabulary_from_words(listed), ()
     except UsageError as error:
         raise UsageError(f"{vocabulary}: {str(error).removeprefix('vocabulary: ')}") from None
 

@@ -57,7 +57,7 @@ class SparseOp(LinearOp):
 
     def rows(self, ids: Tensor) -> Tensor:
         """Return rows of the matrix, float32 [*ids.shape, in]."""
-        flat = ids.reshape(-1)
+        flat = ids.reshape(-1).long()  # as the positions
         edges = torch.stack([flat, flat + 1]) * self.in_features
         first, last = torch.searchsorted(self.positions, edges)
         counts = last - first
