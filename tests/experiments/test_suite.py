@@ -126,6 +126,20 @@ def test_one_run_of_a_teacher_may_teach_every_seed():
         Experiment(title="none", train=TRAIN, teacher_seed=2)
 
 
+def test_all_seeds_may_start_from_the_same_run():
+    suite = suite_of()
+    small = {"title": "small", "start": "dense", "compress": FOUR_BITS}
+    suite["own"] = Experiment(**small)
+    suite["same"] = Experiment(**small, start_seed=2)
+    assert suite["own"].needed_runs(5) == [("dense", 5)]
+    assert suite["same"].needed_runs(5) == [("dense", 2)]
+    assert suite["same"].start_run(5) == ("dense", 2)
+    assert key_of("same", 5, suite) != key_of("own", 5, suite)
+    assert suite["dense"].start_run(5) is None
+    with pytest.raises(ValueError, match="start_seed without start"):
+        Experiment(title="none", train=TRAIN, start_seed=2)
+
+
 def test_a_run_may_be_named_as_a_teacher():
     suite = suite_of()
     student = {"title": "student", "train": TRAIN}

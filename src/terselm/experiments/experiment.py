@@ -23,7 +23,7 @@ USUAL_DATA = "ptb"
 """The corpus that `terselm reproduce` reads if it is told nothing else."""
 UNHASHED = ("title", "published", "note", "seeds", "budget")
 """Fields that say something about a model and nothing about how it is made."""
-ADDED = ("teacher_seed", "generated", "generated_seed")
+ADDED = ("start_seed", "teacher_seed", "generated", "generated_seed")
 """Fields that count for a key only where they are set."""
 
 
@@ -83,6 +83,8 @@ class Experiment(BaseModel):
         Settings of `terselm train`.
     start : str or None
         In the place of `train`: the experiment whose model is taken.
+    start_seed : int or None
+        Which of its runs, for all seeds; None: that of the same seed.
     teacher : str, list of str, or None
         The experiment whose model teaches, in `train` and in steps that distil; several teach
         together, by the mean of their distributions. "NAME-seed-N" is that run of it alone.
@@ -111,6 +113,7 @@ class Experiment(BaseModel):
     title: str
     train: dict[str, Any] | None = None
     start: str | None = None
+    start_seed: Seed | None = None
     teacher: str | Annotated[list[str], Field(min_length=1)] | None = None
     teacher_seed: Seed | None = None
     generated: Annotated[int, Field(gt=0)] | None = None
@@ -128,6 +131,8 @@ class Experiment(BaseModel):
             raise ValueError("give train or start, one of the two")
         if self.start is not None and not self.compress:
             raise ValueError("start without compress makes nothing new")
+        if self.start_seed is not None and self.start is None:
+            raise ValueError("start_seed without start says nothing")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("a seed is there twice")
         if self.teacher_seed is not None and self.teacher is None:
@@ -155,10 +160,16 @@ class Experiment(BaseModel):
         usual = seed if self.teacher_seed is None else self.teacher_seed
         return [named_run(label) or (label, usual) for label in self.teachers()]
 
+    def start_run(self, seed: int) -> tuple[str, int] | None:
+        """Return name and seed of the run whose model this one goes on from, if there is one."""
+        if self.start is None:
+            return None
+        return self.start, seed if self.start_seed is None else self.start_seed
+
     def needed_runs(self, seed: int) -> list[tuple[str, int]]:
         """Return name and seed of the runs whose models this one takes."""
-        start = [] if self.start is None else [(self.start, seed)]
-        return [*start, *self.teacher_runs(seed)]
+        start = self.start_run(seed)
+        return [*([] if start is None else [start]), *self.teacher_runs(seed)]
 
     def content(self) -> dict[str, Any]:
         """Return what the model depends on, as JSON values."""
