@@ -44,7 +44,13 @@ def test_a_missing_tensor_is_named(tmp_path, missing):
 def test_the_expected_shape_of_a_missing_tensor_is_stated(tmp_path):
     state = make_state()
     del state["rnn.bias_hh_l1"]
-    refuse(tmp_path, state, "rnn.bias_hh_l1 is missing, expected [32]")
+    refuse(tmp_path, state, "rnn.bias_hh_l1 is missing, expected [32]; give zeros if")
+
+
+def test_a_bidirectional_model_is_called_so(tmp_path):
+    state = make_state()
+    state["rnn.weight_ih_l0_reverse"] = state["rnn.weight_ih_l0"].clone()
+    refuse(tmp_path, state, "rnn.weight_ih_l0_reverse", "bidirectional")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from terselm.cli.main import main
 from terselm.errors import TerselmError
+from terselm.report.search_figure import front_figure
 from terselm.report.search_page import tiles
 from terselm.report.search_plots import ceiling
 from terselm.report.search_reading import recipe_line, shown
@@ -223,3 +224,11 @@ def test_what_is_no_result_is_refused_in_a_line(tmp_path, capsys, text: str):
     assert ended.value.code == 2
     assert "results.json" in capsys.readouterr().err
     assert not (tmp_path / "page.html").exists()
+
+
+def test_a_candidate_larger_than_the_source_is_called_larger():
+    results = searches.search_results()
+    results["candidates"][0]["bytes"] = 2 * results["source"]["bytes"]
+    texts = [text for trace in front_figure(results).data for text in trace.text or ()]
+    assert sum("(2.00 × larger)" in text for text in texts) == 1
+    assert not any("0.50 ×" in text for text in texts)

@@ -97,6 +97,12 @@ class _Sizes:
 
 
 def _find_sizes(tensors: Mapping[str, Tensor]) -> _Sizes:
+    backward = next((name for name in sorted(tensors) if name.endswith("_reverse")), None)
+    if backward is not None:
+        raise TerselmError(
+            f"{backward}: the model is bidirectional, it reads the words that are to be predicted; "
+            "train one that reads forward only"
+        )
     vocabulary, embedding = _matrix_shape(tensors, ENCODER, "[vocabulary, embedding]")
     rows, output = _matrix_shape(tensors, FIRST_RECURRENT, "[gates * hidden, output]")
     hidden, projection = output, None
@@ -130,7 +136,8 @@ def _check_names_and_shapes(tensors: Mapping[str, Tensor], sizes: _Sizes) -> Non
     expected = sizes.expected()
     for name, shape in expected.items():
         if name not in tensors:
-            raise TerselmError(f"{name} is missing, expected {list(shape)}")
+            way_out = "; give zeros if it was trained without" if "bias" in name else ""
+            raise TerselmError(f"{name} is missing, expected {list(shape)}{way_out}")
         if tuple(tensors[name].shape) != shape:
             raise TerselmError(
                 f"{name} is {list(tensors[name].shape)}, expected {list(shape)} "

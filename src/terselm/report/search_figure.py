@@ -14,11 +14,11 @@ from terselm.report.search_plots import ceiling
 from terselm.report.search_reading import (
     Values,
     change,
+    factor,
     kind_of,
     marks,
     microseconds,
     recipe_line,
-    times,
 )
 from terselm.report.sizes import human_bytes, human_number
 
@@ -171,7 +171,7 @@ def _hover(results: Values, row: Values) -> str:
     about = "≈ " if row["estimated_latency"] else ""
     lines = [
         *textwrap.wrap(name, HOVER_WIDTH),
-        f"{human_bytes(row['bytes'])} ({times(source['bytes'], row['bytes'])} smaller)",
+        f"{human_bytes(row['bytes'])} ({factor('size', source['bytes'], row['bytes'])})",
         f"perplexity {human_number(row['perplexity'])} "
         f"({change(source['perplexity'], row['perplexity'])})",
         f"{about}{microseconds(row['microseconds_per_token'])} a token, "
