@@ -60,6 +60,7 @@ def test_learns_what_always_follows(cell: str):
         {"optimizer": "adam", "learning_rate": 0.005},
         {"optimizer": "adamw", "learning_rate": 0.005, "weight_decay": 0.01},
         {"optimizer": "adam_then_sgd", "learning_rate": 0.005, "switch_after": 2},
+        {"optimizer": "muon", "learning_rate": 0.005, "weight_decay": 0.01},
         {"optimizer": "sgd", "averaging": "ema", "average_decay": 0.9, "learning_rate": 5.0},
         {"optimizer": "sgd", "averaging": "nt_asgd", "average_patience": 1, "learning_rate": 5.0},
         {"random_window": True, "learning_rate": 5.0},

@@ -38,6 +38,7 @@ CASES: dict[str, dict[str, Any]] = {
         "schedule": "cosine",
         "dropout": 0.3,
     },
+    "two optimizers": {"optimizer": "muon", "learning_rate": 0.003, "dropout": 0.3},
 }
 
 

@@ -77,13 +77,14 @@ VocabularySize = Annotated[
 ]
 Lowercase = Annotated[bool | None, _option("--lowercase", "A to Z become a to z.", TEXT)]
 Optimizer = Annotated[
-    str | None, _option("--optimizer", "sgd, adam, adamw or adam_then_sgd. [sgd]", OPTIMIZATION)
+    str | None,
+    _option("--optimizer", "sgd, adam, adamw, adam_then_sgd or muon. [sgd]", OPTIMIZATION),
 ]
 LearningRate = Annotated[
     float | None,
     _option(
         "--learning-rate",
-        "Of the optimizer that starts. [20 for sgd, 0.002 for adam, adamw and adam_then_sgd]",
+        "Of the optimizer that starts. [20 for sgd; 0.002 for adam, adamw, adam_then_sgd, muon]",
         OPTIMIZATION,
     ),
 ]
@@ -120,7 +121,7 @@ WeightDecay = Annotated[
     float | None,
     _option(
         "--weight-decay",
-        "Pull of weights to zero: L2 for sgd and adam, decoupled for adamw. [0]",
+        "Pull of weights to zero: L2 for sgd and adam, decoupled for adamw and muon. [0]",
         REGULARIZATION,
     ),
 ]

@@ -11,7 +11,7 @@ from terselm.models.config import first_problem
 from terselm.models.regularization import Regularization
 from terselm.train.precision import Precision
 
-Optimizer = Literal["sgd", "adam", "adamw", "adam_then_sgd"]
+Optimizer = Literal["sgd", "adam", "adamw", "adam_then_sgd", "muon"]
 Schedule = Literal["constant", "exponential", "plateau", "cosine"]
 Averaging = Literal["none", "ema", "nt_asgd"]
 Loss = Literal["full", "sampled", "nce"]
@@ -34,10 +34,12 @@ class TrainingConfig(BaseModel):
 
     Attributes
     ----------
-    optimizer : {"sgd", "adam", "adamw", "adam_then_sgd"}
-        The last one starts with Adam and goes on with SGD (Keskar & Socher 2017).
+    optimizer : {"sgd", "adam", "adamw", "adam_then_sgd", "muon"}
+        adam_then_sgd starts with Adam and goes on with SGD (Keskar & Socher 2017). muon changes
+        the matrices of recurrent layers and the output projection by Muon, the rest by AdamW; it
+        takes fewer steps and more work for each, in bfloat16 (see `train.optimizers`).
     learning_rate : float or None
-        Of the optimizer that starts; None: 20 for SGD, 0.002 for Adam and AdamW.
+        Of the optimizer that starts; None: 20 for SGD, 0.002 for Adam, AdamW and Muon.
     sgd_learning_rate : float
         Of the SGD part of "adam_then_sgd".
     switch_after : int or None
@@ -52,7 +54,7 @@ class TrainingConfig(BaseModel):
     momentum : float
         Of SGD.
     weight_decay : float
-        L2 for SGD and Adam, decoupled for AdamW.
+        L2 for SGD and Adam, decoupled for AdamW and Muon.
     clip : float or None
         Greatest norm of the whole gradient.
     loss : {"full", "sampled", "nce"}
@@ -157,7 +159,7 @@ class TrainingConfig(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> TrainingConfig:
-        if self.momentum and self.optimizer in ("adam", "adamw"):
+        if self.momentum and self.optimizer in ("adam", "adamw", "muon"):
             raise ValueError(f"momentum is for sgd; {self.optimizer} has its own")
         if self.switch_after is not None and self.optimizer != "adam_then_sgd":
             raise ValueError("switch_after needs the optimizer adam_then_sgd")

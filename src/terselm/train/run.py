@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from terselm.cells.base import State
 from terselm.errors import TerselmError
+from terselm.linear.dense import Dense
 from terselm.models.language_model import LanguageModel
 from terselm.train.averaging import make_average
 from terselm.train.checkpoint import RunFolder, save_checkpoint
@@ -77,7 +78,7 @@ class Run:
         self.config = config
         self.parameters = trainable_parameters(model)
         self._trained = list(self.parameters.values())
-        self.optimizer = ScheduledOptimizer(self._trained, config)
+        self.optimizer = ScheduledOptimizer(self._trained, config, hidden_matrices(model))
         self.average = make_average(self._trained, config)
         self.history: list[EpochRecord] = []
         self._workers = workers
@@ -364,6 +365,16 @@ def trainable_parameters(model: LanguageModel) -> dict[str, nn.Parameter]:
         for name, parameter in model.named_parameters()
         if parameter.requires_grad and parameter.is_floating_point()
     }
+
+
+def hidden_matrices(model: LanguageModel) -> list[nn.Parameter]:
+    """Return the trained matrices [rows, columns] that stand between two hidden vectors."""
+    return [
+        leaf.weight
+        for name, leaf in model.leaves().items()
+        if isinstance(leaf, Dense) and name.startswith(("cells.", "output_projection"))
+        if leaf.weight.requires_grad
+    ]
 
 
 def _moved(state: Sequence[Sequence[Tensor]], device: torch.device) -> list[State]:
