@@ -94,7 +94,8 @@ tlm_status tlm_preview_plan(const tlm_model *model, const tlm_options *options, 
         const double bytes = stored_bytes(block);
         if (bytes < 0)
             return TLM_ERROR_ARGUMENT;
-        counted = counted || block->form == TLM_BLOCK_SPARSE || block->form == TLM_BLOCK_SPARSE_QUANTIZED;
+        counted = counted || block->form == TLM_BLOCK_SPARSE ||
+                  block->form == TLM_BLOCK_SPARSE_QUANTIZED;
         stored += bytes;
         rows += tlm_filled_up(block->out);
         p->integers = p->integers && tlm_reads_integers(block);

@@ -168,8 +168,8 @@ class Experiment(BaseModel):
 
     def needed_runs(self, seed: int) -> list[tuple[str, int]]:
         """Return name and seed of the runs whose models this one takes."""
-        start = self.start_run(seed)
-        return [*([] if start is None else [start]), *self.teacher_runs(seed)]
+        runs = (self.start_run(seed), *self.teacher_runs(seed))
+        return [run for run in runs if run is not None]
 
     def content(self) -> dict[str, Any]:
         """Return what the model depends on, as JSON values."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ class ScheduledOptimizer:
     parameters : sequence of nn.Parameter
         What it changes.
     config : TrainingConfig
-    matrices : collection of nn.Parameter
+    matrices : sequence of nn.Parameter
         Those of them that Muon changes, each [rows, columns].
 
     Raises
@@ -44,7 +44,7 @@ class ScheduledOptimizer:
         self,
         parameters: Sequence[nn.Parameter],
         config: TrainingConfig,
-        matrices: Collection[nn.Parameter] = (),
+        matrices: Sequence[nn.Parameter] = (),
     ) -> None:
         self._parameters = list(parameters)
         self._matrices = list(matrices)
@@ -170,16 +170,13 @@ class ScheduledOptimizer:
             )
         by_muon = set(self._matrices)
         rest = [parameter for parameter in self._parameters if parameter not in by_muon]
-        return [self._made("adamw", rest), self._muon()]
-
-    def _muon(self) -> torch.optim.Optimizer:
-        config = self._config
-        return torch.optim.Muon(
+        muon = torch.optim.Muon(
             self._matrices,
             lr=self._base,
-            weight_decay=config.weight_decay,
+            weight_decay=self._config.weight_decay,
             adjust_lr_fn="match_rms_adamw",
         )
+        return [self._made("adamw", rest), muon]
 
     def _made(self, kind: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         config = self._config
