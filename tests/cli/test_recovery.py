@@ -20,6 +20,7 @@ from terselm.compress.base import Context
 from terselm.compress.methods.sparse_variational import SparseVariational
 from terselm.compress.recipe import Recipe
 from terselm.errors import UsageError
+from terselm.models.config import ModelConfig
 from terselm.models.language_model import LanguageModel
 from terselm.pipeline.recovery import make_recovery
 from tests.tiny import QUICK_RECOVERY, logits_of, make_model
@@ -210,6 +211,19 @@ def test_codes_that_gain_nothing_stay_as_they_were(run, trained, capsys):
     for name, op in coded.weights().items():
         stored = kept.weights()[name].tensors()
         assert all(torch.equal(stored[key], tensor) for key, tensor in op.tensors().items())
+
+
+def test_the_output_projection_has_a_dropout_here_too(run, recover):
+    torch.manual_seed(0)
+    config = ModelConfig(cell="lstm", hidden=(20,), embedding=12, tied=True)
+    model = LanguageModel(config, make_model("lstm").vocabulary)
+    step = {"method": "recover", **TRAINING, "epochs": 1}
+    plain, dropped = (
+        run(model.clone(), {**step, **more}) for more in ({}, {"projection_dropout": 0.4})
+    )
+    assert not same_weights(plain, dropped)
+    with pytest.raises(UsageError, match="has no output projection"):
+        run(make_model("lstm"), {**step, "projection_dropout": 0.4})
 
 
 @pytest.mark.parametrize(

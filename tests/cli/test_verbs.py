@@ -277,6 +277,7 @@ def test_the_bytes_of_a_step_are_those_of_the_file(terselm, corpus, tmp_path, le
         *((f"--{name}", name) for name in ("optimizer", "loss", "samples", "epochs", "batch")),
         *((f"--{name}", name) for name in ("window", "clip", "dropout", "averaging", "precision")),
         *((f"--{name.replace('_', '-')}", name) for name in ("weight_drop", "input_dropout")),
+        ("--projection-dropout", "projection_dropout"),
     ],
 )
 def test_the_help_of_train_has_the_defaults(flag, setting):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from terselm.models.config import ModelConfig
 from terselm.models.language_model import LanguageModel
+from terselm.models.output import FullSoftmax
 from terselm.models.regularization import Regularization
 from terselm.text.build import vocabulary_from_words
 from terselm.train.config import make_training_config
@@ -83,6 +84,19 @@ def test_nothing_is_left_out_in_evaluation():
     assert torch.equal(first.output, model.hidden(tokens, model.initial_state(BATCH)).output)
 
 
+def test_what_the_projection_makes_is_dropped_in_training_only():
+    config = ModelConfig(cell="lstm", hidden=(8,), embedding=6, tied=True)
+    model = LanguageModel(config, vocabulary_from_words(WORDS)).train()
+    assert isinstance(model.output, FullSoftmax)
+    hidden = torch.rand(TIME, BATCH, 8)
+    recording = Recording(projection=0.4)
+    made = model.output.features(hidden, recording)
+    assert [(probability, x.shape) for probability, x in recording.asked] == [(0.4, made.shape)]
+    every = Regularization(0.5, 0.5, 0.5, 0.5, 0.5, True, 0.4)
+    assert 0.3 < float((model.output.features(hidden, every) == 0).float().mean()) < 0.5
+    assert torch.equal(model.eval().output.features(hidden, every), made)
+
+
 def test_settings_of_training_are_those():
     values = {
         "dropout": 0.1,
@@ -93,5 +107,7 @@ def test_settings_of_training_are_those():
     }
     found = make_training_config(values).regularization()
     assert found == Regularization(0.2, 0.1, 0.1, 0.3, 0.4, True)
+    projected = make_training_config({**values, "projection_dropout": 0.7})
+    assert projected.regularization() == replace(found, projection=0.7)
     apart = make_training_config({**values, "hidden_dropout": 0.5, "output_dropout": 0.6})
     assert apart.regularization() == Regularization(0.2, 0.5, 0.6, 0.3, 0.4, True)

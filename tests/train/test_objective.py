@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from terselm.cells.dropout import dropout
+from terselm.cells.dropout import dropout, keep_mask
 from terselm.errors import UsageError
+from terselm.models.config import ModelConfig
 from terselm.models.language_model import LanguageModel
 from terselm.models.regularization import Regularization
 from terselm.text.build import vocabulary_from_words
 from terselm.train.config import TrainingConfig, make_training_config
 from terselm.train.distillation import Distillation, Place, relative_square_error
-from terselm.train.objective import Objective
+from terselm.train.objective import Objective, make_noise
 from terselm.train.windows import Windows, varied_starts
-from tests.tiny import make_model
+from tests.tiny import WORDS, make_model
 from tests.train.tiny_run import text, train
 
 
@@ -103,6 +104,57 @@ def test_a_dropped_weight_gets_no_gradient():
     assert weight.grad is not None
     assert (weight.grad[dropped] == 0).all()
     assert (weight.grad[~dropped] != 0).float().mean() > 0.9
+
+
+def with_projection() -> LanguageModel:
+    """A model whose hidden vector is wider than its tied embedding."""
+    torch.manual_seed(0)
+    config = ModelConfig(cell="lstm", hidden=(20,), embedding=12, tied=True)
+    return LanguageModel(config, vocabulary_from_words(WORDS)).train()
+
+
+@pytest.mark.parametrize("loss", ["full", "sampled", "nce"])
+def test_projection_dropout_leaves_out_what_the_projection_makes(loss: Literal["full"]):
+    model = with_projection()
+    inputs, targets = window(batch=1)
+
+    def objective(model: LanguageModel, **settings: Any) -> Tensor:
+        config = exact({"loss": loss, "samples": 20, **settings})
+        noise = make_noise(config, np.arange(37), 37)
+        return Objective(model, config, None, noise)(inputs, targets, model.initial_state(1))[0]
+
+    torch.manual_seed(3)
+    found = objective(model, projection_dropout=0.4, locked_dropout=True)
+    torch.manual_seed(3)
+    mask = keep_mask((1, 1, 12), 0.4, torch.ones(1))
+    assert 0 < int((mask == 0).sum()) < 12
+    by_hand = model.clone().train()
+    with torch.no_grad():
+        by_hand.weights()["output_projection"].weight.mul_(mask.view(12, 1))
+    assert found.item() == pytest.approx(objective(by_hand).item(), rel=1e-6)
+    assert found.item() != pytest.approx(objective(model).item(), rel=1e-4)
+
+
+def test_students_have_projection_dropout_too():
+    student, teacher = with_projection(), make_model("gru")
+    values = {"projection_dropout": 0.4, "locked_dropout": True, "distillation_weight": 0.7}
+    for samples in (None, 30):
+        settings = exact({**values, "distillation_samples": samples})
+        learning = Distillation(teacher, student, settings)
+        learning.open(Place(None, 3, 7), None)
+        objective = Objective(student, settings, learning)
+        torch.manual_seed(1)
+        losses = []
+        for _ in range(3):
+            learning.start_text()
+            losses.append(objective(*window(), student.initial_state(3))[0].item())
+        learning.close()
+        assert len(set(losses)) == 3
+
+
+def test_projection_dropout_needs_a_projection():
+    with pytest.raises(UsageError, match="projection_dropout: this model has no output projection"):
+        Objective(make_model("lstm", tied=True), exact({"projection_dropout": 0.2}))
 
 
 def test_carried_state_equals_one_long_sequence():

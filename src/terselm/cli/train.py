@@ -150,6 +150,10 @@ EmbeddingDropout = Annotated[
 WeightDrop = Annotated[
     float | None, _option("--weight-drop", "On recurrent weights. [0]", REGULARIZATION)
 ]
+ProjectionDropout = Annotated[
+    float | None,
+    _option("--projection-dropout", "On what the output projection makes. [0]", REGULARIZATION),
+]
 Locked = Annotated[
     bool | None,
     _option("--locked-dropout/--plain-dropout", "One mask a window. [plain]", REGULARIZATION),
@@ -223,6 +227,7 @@ def train(
     input_dropout: InputDropout = None,
     embedding_dropout: EmbeddingDropout = None,
     weight_drop: WeightDrop = None,
+    projection_dropout: ProjectionDropout = None,
     locked_dropout: Locked = None,
     activation_regularization: Activation = None,
     temporal_activation_regularization: TemporalActivation = None,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from terselm.linear.base import LinearOp
 from terselm.linear.dense import Dense
 from terselm.models.lesson import Lesson, Scores
+from terselm.models.regularization import NONE, Regularization
 from terselm.models.softmax_loss import loss_of_scores, softmax_loss
 from terselm.registry import Registry
 
@@ -90,18 +91,24 @@ class OutputLayer(nn.Module):
         raise NotImplementedError
 
     def mean_loss(
-        self, hidden: Tensor, targets: Tensor, lesson: Lesson | None = None
+        self,
+        hidden: Tensor,
+        targets: Tensor,
+        lesson: Lesson | None = None,
+        regularization: Regularization = NONE,
     ) -> tuple[Tensor, Tensor]:
         """Return what training makes small, and the mean negative log-likelihood, in nats.
 
         Parameters
         ----------
         hidden : Tensor
-            [..., size].
+            [time, batch, size].
         targets : Tensor
-            int64 [...].
+            int64 [time, batch].
         lesson : Lesson or None
             What a teacher has to say of each target; see `models.softmax_loss.softmax_loss`.
+        regularization : Regularization
+            Its part that acts behind the hidden vector, in training mode only.
         """
         if lesson is not None:
             return loss_of_scores(self.logits(hidden).flatten(0, -2), targets.flatten(), lesson)
@@ -178,10 +185,16 @@ class FullSoftmax(OutputLayer):
             projection = Dense.initialize(config.embedding, config.output_size, bound)
         return cls(embedding, bias, projection)
 
-    def features(self, hidden: Tensor) -> Tensor:
-        """Return what the weight is multiplied with, [..., size], for hidden [..., hidden]."""
-        projected: Tensor = hidden if self.projection is None else self.projection(hidden)
-        return projected
+    def features(self, hidden: Tensor, regularization: Regularization = NONE) -> Tensor:
+        """Return what the weight is multiplied with, [..., size], for hidden [..., hidden].
+
+        With a regularization that acts here, hidden is [time, batch, hidden].
+        """
+        if self.projection is None:
+            return hidden
+        projected: Tensor = self.projection(hidden)
+        drop = regularization if self.training else NONE
+        return drop.drop(projected, drop.projection)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return unnormalized scores [..., vocabulary] for hidden [..., size]."""
@@ -202,13 +215,22 @@ class FullSoftmax(OutputLayer):
         return loss.view(targets.shape)
 
     def mean_loss(
-        self, hidden: Tensor, targets: Tensor, lesson: Lesson | None = None
+        self,
+        hidden: Tensor,
+        targets: Tensor,
+        lesson: Lesson | None = None,
+        regularization: Regularization = NONE,
     ) -> tuple[Tensor, Tensor]:
         """Return loss and mean negative log-likelihood; see `OutputLayer.mean_loss`."""
-        if hidden.device.type != "cpu":
-            return super().mean_loss(hidden, targets, lesson)
-        features, weight = self.features(hidden).flatten(0, -2), self.weight.dense()
-        return softmax_loss(features, weight, self.bias, targets.flatten(), lesson)
+        features = self.features(hidden, regularization).flatten(0, -2)
+        if hidden.device.type == "cpu":
+            weight = self.weight.dense()
+            return softmax_loss(features, weight, self.bias, targets.flatten(), lesson)
+        logits = self.weight(features) + self.bias
+        if lesson is not None:
+            return loss_of_scores(logits, targets.flatten(), lesson)
+        nll = nn.functional.cross_entropy(logits, targets.flatten())
+        return nll, nll.detach()
 
     def weights(self) -> dict[str, LinearOp]:
         """Return `output_projection`, where there is one, and `output`."""

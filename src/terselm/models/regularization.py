@@ -27,6 +27,9 @@ class Regularization:
         Probability that a recurrent weight is left out for a window (Merity et al. 2018).
     locked : bool
         One mask for all steps of a window (variational dropout) instead of a new one a step.
+    projection : float
+        On what the output projection makes of the last layer's output: fewer numbers, each a sum
+        over all of that, which `output` therefore hardly disturbs.
     """
 
     input: float = 0.0
@@ -35,6 +38,7 @@ class Regularization:
     embedding: float = 0.0
     weight_drop: float = 0.0
     locked: bool = False
+    projection: float = 0.0
 
     def drop(self, x: Tensor, probability: float) -> Tensor:
         """Return x [time, batch, size] with values left out and the rest scaled up."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from terselm.models.output import FullSoftmax
+from terselm.models.regularization import NONE, Regularization
 
 POWER = 0.75
 CHUNK = 1 << 22
@@ -94,7 +95,11 @@ class Noise(nn.Module):
 
 
 def sampled_softmax(
-    output: FullSoftmax, hidden: Tensor, targets: Tensor, noise: Noise
+    output: FullSoftmax,
+    hidden: Tensor,
+    targets: Tensor,
+    noise: Noise,
+    regularization: Regularization = NONE,
 ) -> tuple[Tensor, Tensor]:
     """Return the loss of a softmax over each target and one sample of words, and an estimate.
 
@@ -114,6 +119,8 @@ def sampled_softmax(
     targets : Tensor
         int64 [...].
     noise : Noise
+    regularization : Regularization
+        See `models.output.OutputLayer.mean_loss`.
 
     Returns
     -------
@@ -123,7 +130,7 @@ def sampled_softmax(
         float32 [...] without a graph: the negative log-likelihood under the full softmax, with
         its sum over the vocabulary estimated from the sample (Horvitz & Thompson 1952).
     """
-    found = _score(output, hidden, targets, noise)
+    found = _score(output, hidden, targets, noise, regularization)
     hits = found.ids == targets.reshape(-1, 1)  # [n, samples]
     others = (found.sampled - noise.log_probabilities[found.ids]).masked_fill(hits, MASKED)
     rest = torch.logsumexp(others, dim=1)
@@ -133,7 +140,11 @@ def sampled_softmax(
 
 
 def noise_contrastive(
-    output: FullSoftmax, hidden: Tensor, targets: Tensor, noise: Noise
+    output: FullSoftmax,
+    hidden: Tensor,
+    targets: Tensor,
+    noise: Noise,
+    regularization: Regularization = NONE,
 ) -> tuple[Tensor, Tensor]:
     """Return the loss of telling targets from sampled words, and an estimate of the nats.
 
@@ -145,7 +156,7 @@ def noise_contrastive(
 
     See `sampled_softmax` for the arguments and what is returned.
     """
-    found = _score(output, hidden, targets, noise)
+    found = _score(output, hidden, targets, noise, regularization)
     log_size = np.log(output.weight.out_features)
     log_noise = noise.log_probabilities + log_size
     log_odds = found.sampled - log_noise[found.ids]
@@ -158,14 +169,19 @@ def noise_contrastive(
     return loss.view(targets.shape), _estimate(found.right, rest).view(targets.shape)
 
 
-def _score(output: FullSoftmax, hidden: Tensor, targets: Tensor, noise: Noise) -> _Scores:
-    flat = hidden.reshape(-1, hidden.shape[-1])
-    features = output.features(flat)  # [n, size]
+def _score(
+    output: FullSoftmax,
+    hidden: Tensor,
+    targets: Tensor,
+    noise: Noise,
+    regularization: Regularization,
+) -> _Scores:
+    features = output.features(hidden, regularization).flatten(0, -2)  # [n, size]
     ids = noise.draw()
     # One call for both, since a form in training may round anew at each.
     both = torch.cat([targets.flatten(), ids])
     rows, bias = output.weight.rows(both), output.bias[both]
-    count = len(flat)
+    count = len(features)
     right = (features * rows[:count]).sum(dim=1) + bias[:count]
     sampled = torch.addmm(bias[count:], features, rows[count:].T).float()
     return _Scores(right, sampled, ids)

@@ -76,6 +76,8 @@ class TrainingConfig(BaseModel):
         where these are None.
     input_dropout, hidden_dropout, output_dropout, embedding_dropout, weight_drop : float
         See `models.regularization.Regularization`.
+    projection_dropout : float
+        Likewise; only where a tied embedding has another size than the last layer.
     locked_dropout : bool
         One mask for all steps of a window.
     activation_regularization : float
@@ -140,6 +142,7 @@ class TrainingConfig(BaseModel):
     output_dropout: Probability | None = None
     embedding_dropout: Probability = 0.0
     weight_drop: Probability = 0.0
+    projection_dropout: Probability = 0.0
     locked_dropout: bool = False
     activation_regularization: NotNegative = 0.0
     temporal_activation_regularization: NotNegative = 0.0
@@ -185,6 +188,7 @@ class TrainingConfig(BaseModel):
             embedding=self.embedding_dropout,
             weight_drop=self.weight_drop,
             locked=self.locked_dropout,
+            projection=self.projection_dropout,
         )
 
 

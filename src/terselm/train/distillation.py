@@ -17,6 +17,7 @@ from terselm.errors import UsageError
 from terselm.models.language_model import Hidden, LanguageModel
 from terselm.models.lesson import Lesson, Samples, Scores, draw
 from terselm.models.output import OutputLayer
+from terselm.models.regularization import NONE, Regularization
 from terselm.models.teacher import Teacher, teachers_of
 from terselm.train.config import TrainingConfig
 from terselm.train.sample_file import SampleFile, take_shared
@@ -138,7 +139,12 @@ class Distillation:
         }
 
     def loss(
-        self, tokens: Tensor, targets: Tensor, output: OutputLayer, hidden: Hidden
+        self,
+        tokens: Tensor,
+        targets: Tensor,
+        output: OutputLayer,
+        hidden: Hidden,
+        regularization: Regularization = NONE,
     ) -> tuple[Tensor, Tensor]:
         """Return (the whole loss, the mean negative log-likelihood), scalars, in nats.
 
@@ -150,17 +156,19 @@ class Distillation:
             The student's.
         hidden : Hidden
             What the student's layers make of the tokens.
+        regularization : Regularization
+            Of the student; see `models.output.OutputLayer.mean_loss`.
         """
         if self.weight == 0.0 and self.hidden_weight == 0.0:
-            return output.mean_loss(hidden.output, targets)
+            return output.mean_loss(hidden.output, targets, None, regularization)
         if self._kept is not None:
             sampled = Lesson(self._sampled(tokens, self._kept), self.weight, self.temperature)
-            return output.mean_loss(hidden.output, targets, sampled)
+            return output.mean_loss(hidden.output, targets, sampled, regularization)
         taught = self._teach(tokens)
         lesson = None
         if self.weight:
             lesson = Lesson(self._scores(taught), self.weight, self.temperature)
-        loss, nll = output.mean_loss(hidden.output, targets, lesson)
+        loss, nll = output.mean_loss(hidden.output, targets, lesson, regularization)
         if self.hidden_weight:
             far = [relative_square_error(hidden.raw, each.raw) for each in taught]
             loss = loss + self.hidden_weight * torch.stack(far).mean()

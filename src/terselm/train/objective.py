@@ -13,6 +13,7 @@ from terselm.cells.base import State
 from terselm.errors import UsageError
 from terselm.models.language_model import Hidden, LanguageModel
 from terselm.models.output import FullSoftmax
+from terselm.models.regularization import Regularization
 from terselm.models.sampling import (
     Noise,
     count_tokens,
@@ -24,7 +25,9 @@ from terselm.train.config import TrainingConfig
 from terselm.train.distillation import Distillation
 from terselm.train.precision import mixed
 
-SAMPLED: dict[str, Callable[[FullSoftmax, Tensor, Tensor, Noise], tuple[Tensor, Tensor]]] = {
+SampledLoss = Callable[[FullSoftmax, Tensor, Tensor, Noise, Regularization], tuple[Tensor, Tensor]]
+
+SAMPLED: dict[str, SampledLoss] = {
     "sampled": sampled_softmax,
     "nce": noise_contrastive,
 }
@@ -48,7 +51,8 @@ class Objective(nn.Module):
     Raises
     ------
     UsageError
-        If a sampled loss meets a teacher, or an output layer that does not score every word.
+        If a sampled loss meets a teacher, or an output layer that does not score every word, or
+        there is dropout behind an output projection and no such projection.
     """
 
     def __init__(
@@ -69,6 +73,11 @@ class Objective(nn.Module):
             raise UsageError(
                 f"loss: {config.loss} is for an output that scores every word, and this one is "
                 f"{model.output.kind}; use full"
+            )
+        if config.projection_dropout and not model.config.has_output_projection:
+            raise UsageError(
+                "projection_dropout: this model has no output projection (it has one where "
+                "embedding and output are tied and the last layer has another width); leave it out"
             )
         self.model = model
         # Not a module, so the teacher's parameters stay out of this one's.
@@ -114,11 +123,11 @@ class Objective(nn.Module):
     def _losses(self, tokens: Tensor, targets: Tensor, hidden: Hidden) -> tuple[Tensor, Tensor]:
         output = self.model.output
         if self._loss is not None and self.noise is not None and isinstance(output, FullSoftmax):
-            loss, nll = self._loss(output, hidden.output, targets, self.noise)
+            loss, nll = self._loss(output, hidden.output, targets, self.noise, self._regularization)
             return loss.mean(), nll.mean()
         if self.distillation is None:
-            return output.mean_loss(hidden.output, targets)
-        return self.distillation.loss(tokens, targets, output, hidden)
+            return output.mean_loss(hidden.output, targets, None, self._regularization)
+        return self.distillation.loss(tokens, targets, output, hidden, self._regularization)
 
 
 def make_noise(

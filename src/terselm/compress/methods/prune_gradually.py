@@ -60,7 +60,7 @@ class PruneGradually(Recover):
     type : {"float32", "float16"} or None
         Of the values; None keeps that of the matrix.
     epochs, time_limit, optimizer, learning_rate, dropout, batch, window
-    input_dropout, embedding_dropout, weight_drop, locked_dropout
+    input_dropout, embedding_dropout, weight_drop, projection_dropout, locked_dropout
         As for `recover`, and so are the next.
     distill, distill_weight, temperature, distill_hidden, train_codes
         As for `recover`.

@@ -32,7 +32,13 @@ Count = Annotated[int, Field(ge=1)]
 
 OF_DISTILL = ("distill_weight", "temperature", "distill_samples")
 """Options that mean nothing without `distill`."""
-REGULARIZATION = ("input_dropout", "embedding_dropout", "weight_drop", "locked_dropout")
+REGULARIZATION = (
+    "input_dropout",
+    "embedding_dropout",
+    "weight_drop",
+    "projection_dropout",
+    "locked_dropout",
+)
 
 
 def _passes(epochs: float) -> float:
@@ -79,6 +85,8 @@ class Recover(ModelMethod):
     input_dropout, embedding_dropout, weight_drop : float
         On the word vectors, on whole words, and on recurrent weights, as in training; what a
         model was trained with keeps it from overfitting here too.
+    projection_dropout : float
+        On what the output projection makes, where there is one.
     locked_dropout : bool
         One mask for all steps of a window.
     batch : int
@@ -119,6 +127,7 @@ class Recover(ModelMethod):
     input_dropout: Probability = 0.0
     embedding_dropout: Probability = 0.0
     weight_drop: Probability = 0.0
+    projection_dropout: Probability = 0.0
     locked_dropout: bool = False
     batch: Count = 20
     window: Count = 35
