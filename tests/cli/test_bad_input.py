@@ -333,6 +333,27 @@ def test_wrong_settings_of_training(terselm, corpus, tmp_path, monkeypatch, conf
 
 
 @pytest.mark.parametrize(
+    ("config", "flags", "words"),
+    [
+        ("", ["--hidden", 8], ["--hidden: the model to start from has its own; leave it out"]),
+        ("tokens: words", [], ["--config c.yaml: tokens: the model to start from has its own"]),
+        ("", ["--start", "none"], ["cannot read none"]),
+    ],
+)
+def test_wrong_settings_of_further_training(
+    terselm, corpus, model_file, tmp_path, monkeypatch, config, flags, words
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.yaml").write_text(config)
+    given = ["--config", "c.yaml"] if config else []
+    begin = ["train", "--data", corpus, "--out", "m.safetensors", "--start", model_file]
+    result = terselm(*begin, *given, *flags)
+    refused(result, 1 if "none" in flags else 2, *words)
+    itself = terselm("train", "--data", corpus, "--out", model_file, "--start", model_file)
+    refused(itself, 2, "is the --start model itself")
+
+
+@pytest.mark.parametrize(
     ("name", "words"),
     [
         ("corpus", ["cannot be read: Is a directory; give"]),

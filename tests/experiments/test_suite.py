@@ -25,9 +25,10 @@ def suite_of(**changes: Any) -> dict[str, Experiment]:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({}, "train or start"),
-        ({"train": TRAIN, "start": "other"}, "train or start"),
-        ({"start": "other"}, "compress"),
+        ({}, "give train, or start"),
+        ({"train": TRAIN, "start": "other"}, "layers: the model to start from has its own"),
+        ({"train": {"tokens": "words"}, "start": "other"}, "tokens: the model to start from"),
+        ({"start": "other"}, "without train or compress"),
         ({"train": {**TRAIN, "seed": 3}}, "seeds"),
         ({"train": TRAIN, "seeds": []}, "seeds"),
         ({"train": TRAIN, "seeds": [1, 1]}, "twice"),
@@ -138,6 +139,14 @@ def test_all_seeds_may_start_from_the_same_run():
     assert suite["dense"].start_run(5) is None
     with pytest.raises(ValueError, match="start_seed without start"):
         Experiment(title="none", train=TRAIN, start_seed=2)
+
+
+def test_a_model_may_be_trained_further():
+    suite = suite_of()
+    suite["more"] = Experiment(title="more", start="dense", train={"epochs": 2})
+    suite["longer"] = Experiment(title="more", start="dense", train={"epochs": 3})
+    assert suite["more"].needed_runs(5) == [("dense", 5)]
+    assert key_of("more", 5, suite) != key_of("longer", 5, suite)
 
 
 def test_a_run_may_be_named_as_a_teacher():

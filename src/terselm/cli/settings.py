@@ -10,7 +10,14 @@ import yaml
 
 from terselm.cli.text import read_small_file
 from terselm.errors import UsageError
-from terselm.experiments.training import MODEL_SETTINGS, TEXT_SETTINGS, Settings, make_settings
+from terselm.experiments.training import (
+    MODEL_SETTINGS,
+    TEXT_SETTINGS,
+    Settings,
+    make_further_settings,
+    make_settings,
+)
+from terselm.models.language_model import LanguageModel
 from terselm.registry import suggest
 from terselm.train.config import TrainingConfig
 
@@ -19,7 +26,9 @@ FLAGS = {"output": "--output-layer"}
 """Where the flag is not called as the setting."""
 
 
-def read_settings(config: Path | None, flags: Mapping[str, Any]) -> Settings:
+def read_settings(
+    config: Path | None, flags: Mapping[str, Any], start: LanguageModel | None = None
+) -> Settings:
     """Return the checked settings of a file, or of the `train` of an experiment file, and of flags.
 
     Parameters
@@ -28,6 +37,8 @@ def read_settings(config: Path | None, flags: Mapping[str, Any]) -> Settings:
         A YAML file.
     flags : mapping
         Settings that win over the file's, by name.
+    start : LanguageModel or None
+        The model to train further, which has its own sizes and words.
 
     Raises
     ------
@@ -41,7 +52,7 @@ def read_settings(config: Path | None, flags: Mapping[str, Any]) -> Settings:
             raise UsageError(f"--config {config}: unknown setting {name!r}; {suggest(name, KNOWN)}")
     values |= flags
     try:
-        return make_settings(values)
+        return make_settings(values) if start is None else make_further_settings(values, start)
     except UsageError as error:
         raise UsageError(_with_place(str(error), config, flags)) from None
 

@@ -12,9 +12,10 @@ import typer
 from terselm.cli.options import Data, Debug, Device, Json, Out
 from terselm.cli.output import Output
 from terselm.errors import TerselmError
+from terselm.zoo import model_path
 
 if TYPE_CHECKING:
-    from terselm.experiments.training import Settings
+    from terselm.experiments.training import Trainer
 
 MODEL, TEXT, OPTIMIZATION = "Model", "Text", "Optimization"
 REGULARIZATION, RUN = "Regularization", "Run"
@@ -27,6 +28,18 @@ def _option(flag: str, help_text: str, panel: str, **more: Any) -> Any:
 Config = Annotated[
     Path | None,
     _option("--config", "YAML file with any of these settings; flags win over it.", RUN),
+]
+Start = Annotated[
+    Path | None,
+    typer.Option(
+        "--start",
+        metavar="MODEL",
+        help="Train this model further, with its own sizes and words: a file, or zoo:NAME. "
+        "[random weights]",
+        rich_help_panel=MODEL,
+        show_default=False,
+        parser=model_path,
+    ),
 ]
 Cell = Annotated[
     str | None,
@@ -201,6 +214,7 @@ def train(
     data: Data,
     out: Out,
     config: Config = None,
+    start: Start = None,
     cell: Cell = None,
     layers: Layers = None,
     hidden: HiddenSize = None,
@@ -252,26 +266,32 @@ def train(
     flags = {
         name: value
         for name, value in locals().items()
-        if name not in ("data", "out", "config", "device", "resume", "json", "debug")
+        if name not in ("data", "out", "config", "start", "device", "resume", "json", "debug")
         and value is not None
     }
-    from terselm.cli.loading import choose_device, prepare_output
+    from terselm.cli.loading import choose_device, open_model, prepare_output
     from terselm.cli.settings import read_settings
-
-    prepare_output(out, {"the text": data, "the --config file": config})
-    choose_device(device)
-    _train(data, out, read_settings(config, flags), device, resume, Output(json))
-
-
-def _train(
-    data: str, out: Path, settings: Settings, device: str, resume: bool, output: Output
-) -> None:
+    from terselm.evaluate.perplexity import validation_perplexity
     from terselm.experiments.training import Trainer
-    from terselm.models.checkpoint import save
     from terselm.text.corpus import open_corpus
+
+    reads = {"the text": data, "the --config file": config, "the --start model": start}
+    prepare_output(out, reads)
+    choose_device(device)
+    model = None if start is None else open_model(start, "cpu")
+    settings = read_settings(config, flags, model)
+    trainer = Trainer(settings, open_corpus(data), start=model)
+    screen = Output(json)
+    if model is not None and not resume:
+        before = validation_perplexity(model, trainer.valid_tokens.ids)
+        screen.remark(f"{start}: valid perplexity {before:.2f}, before it is trained further")
+    _train(trainer, out, device, resume, screen)
+
+
+def _train(trainer: Trainer, out: Path, device: str, resume: bool, output: Output) -> None:
+    from terselm.models.checkpoint import save
     from terselm.train.progress import ProgressObserver
 
-    trainer = Trainer(settings, open_corpus(data))
     output.remark(
         f"{trainer.corpus.name}: {len(trainer.train_tokens.ids):,} training tokens, "
         f"{len(trainer.model.vocabulary):,} in the vocabulary; "

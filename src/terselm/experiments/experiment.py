@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from terselm.compress.recipe import Recipe
 from terselm.errors import TerselmError, UsageError
-from terselm.experiments.training import make_settings
+from terselm.experiments.training import check_further, make_settings
 from terselm.models.config import first_problem
 
 Positive = Annotated[float, Field(gt=0)]
@@ -74,15 +74,15 @@ class Budget(BaseModel):
 
 
 class Experiment(BaseModel):
-    """How a model is made: trained, or taken from another experiment; then compressed.
+    """How a model is made: trained, from random weights or another experiment's; then compressed.
 
     Attributes
     ----------
     title : str
     train : dict or None
-        Settings of `terselm train`.
+        Settings of `terselm train`; with `start`, those of training alone. None: not trained.
     start : str or None
-        In the place of `train`: the experiment whose model is taken.
+        The experiment whose model is taken, in the place of random weights.
     start_seed : int or None
         Which of its runs, for all seeds; None: that of the same seed.
     teacher : str, list of str, or None
@@ -127,10 +127,10 @@ class Experiment(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Experiment:
-        if (self.train is None) == (self.start is None):
-            raise ValueError("give train or start, one of the two")
-        if self.start is not None and not self.compress:
-            raise ValueError("start without compress makes nothing new")
+        if self.train is None and self.start is None:
+            raise ValueError("give train, or start, or both")
+        if self.train is None and not self.compress:
+            raise ValueError("start without train or compress makes nothing new")
         if self.start_seed is not None and self.start is None:
             raise ValueError("start_seed without start says nothing")
         if len(set(self.seeds)) < len(self.seeds):
@@ -215,6 +215,8 @@ def load_experiment(path: Path) -> Experiment:
     try:
         if experiment.train is not None:
             make_settings(experiment.train)
+            if experiment.start is not None:
+                check_further(experiment.train)
     except TerselmError as error:
         raise UsageError(f"{path}: train: {error}") from None
     return experiment

@@ -380,7 +380,8 @@ def _perform_logged(order: Order) -> dict[str, Any]:
 
 def _parameters(experiment: Experiment) -> float:
     """Return about how many numbers the model of an experiment has in training."""
-    settings = make_settings(experiment.train or USUAL_MODEL)
+    own = experiment.train if experiment.start is None else None
+    settings = make_settings(own or USUAL_MODEL)
     model, words = settings.model, settings.text.get("vocabulary_size") or USUAL_WORDS
     width = max(model.hidden)
     return float(words * (model.embedding + width) + len(model.hidden) * 8 * width * width)

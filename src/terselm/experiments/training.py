@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -90,6 +90,31 @@ def make_settings(values: Mapping[str, Any]) -> Settings:
     return Settings(_model_config(model), make_training_config(rest), text)
 
 
+def check_further(values: Mapping[str, Any]) -> None:
+    """Refuse settings that a model to be trained further has already.
+
+    Raises
+    ------
+    UsageError
+        If there is one; the message names it.
+    """
+    for name in (*MODEL_SETTINGS, *TEXT_SETTINGS):
+        if name in values:
+            raise UsageError(f"{name}: the model to start from has its own; leave it out")
+
+
+def make_further_settings(values: Mapping[str, Any], start: LanguageModel) -> Settings:
+    """Return checked settings of how `start` is trained further.
+
+    Raises
+    ------
+    UsageError
+        If a setting is unknown, its value impossible, or the model has its own.
+    """
+    check_further(values)
+    return replace(make_settings(values), model=start.config)
+
+
 def _model_config(values: dict[str, Any]) -> ModelConfig:
     """Return the model's configuration from `layers`, `hidden`, ... as the flags name them."""
     hidden = values.pop("hidden", 200)
@@ -124,7 +149,7 @@ def _check_agrees(vocabulary: Vocabulary, text: Mapping[str, Any]) -> None:
 
 
 class Trainer:
-    """A model with random weights, and the text that it is trained on.
+    """A model, and the text that it is trained on.
 
     Parameters
     ----------
@@ -132,6 +157,9 @@ class Trainer:
     corpus : Corpus
     vocabulary : Vocabulary or None
         None: made from the corpus as the settings say.
+    start : LanguageModel or None
+        The model to train further, with its own vocabulary, which is then not given; it is
+        changed. None: one with random weights.
 
     Attributes
     ----------
@@ -145,11 +173,17 @@ class Trainer:
     """
 
     def __init__(
-        self, settings: Settings, corpus: Corpus, vocabulary: Vocabulary | None = None
+        self,
+        settings: Settings,
+        corpus: Corpus,
+        vocabulary: Vocabulary | None = None,
+        start: LanguageModel | None = None,
     ) -> None:
         self.settings = settings
         self.corpus = corpus
         text = settings.text
+        if start is not None:
+            vocabulary = start.vocabulary
         if vocabulary is not None:
             _check_agrees(vocabulary, text)
         words = vocabulary or build_vocabulary(
@@ -161,8 +195,10 @@ class Trainer:
         self.train_tokens: TokenizedSplit = tokenize(corpus, "train", words)
         self.valid_tokens: TokenizedSplit = tokenize(corpus, "valid", words)
         torch.manual_seed(settings.training.seed)
-        counts = count_tokens(self.train_tokens.ids, len(words))
-        self.model = LanguageModel(settings.model, words, counts)
+        if start is None:
+            counts = count_tokens(self.train_tokens.ids, len(words))
+            start = LanguageModel(settings.model, words, counts)
+        self.model = start
 
     def train(
         self,
@@ -191,6 +227,7 @@ class Trainer:
         observer : Observer or None
         """
         ids = self.train_tokens.ids
+        before = self.model.provenance
         result = fit(
             self.model,
             ids if more_text is None else np.concatenate([ids, more_text]),
@@ -210,4 +247,6 @@ class Trainer:
             "epochs_done": len(result.history),
             "perplexity": {"valid": result.valid_perplexity},
         }
+        if before:
+            result.model.provenance["start"] = before
         return result

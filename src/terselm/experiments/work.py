@@ -33,7 +33,7 @@ from terselm.experiments.store import (
     work_folder,
     write_result,
 )
-from terselm.experiments.training import Trainer, make_settings
+from terselm.experiments.training import Trainer, make_further_settings, make_settings
 from terselm.models.checkpoint import load, save
 from terselm.models.language_model import LanguageModel
 from terselm.models.sampling import count_tokens
@@ -211,16 +211,21 @@ def _git(file: Path, *arguments: str) -> str | None:
 
 
 def _started(order: Order, corpus: Corpus, work: Path) -> LanguageModel:
-    """Return the model before compression: trained here, or that of another experiment."""
-    if order.start is not None:
-        return load(order.start, order.device)
+    """Return the model before compression: trained here, that of another experiment, or both."""
+    start = None if order.start is None else load(order.start, order.device)
+    if start is not None and order.experiment.train is None:
+        return start
     done = work / "trained.safetensors"
     if done.exists():
         return load(done, order.device)
     teaching = _teaching(order, work)
     teachers = teaching.teachers
-    settings = make_settings({**(order.experiment.train or {}), "seed": order.seed})
-    trainer = Trainer(settings, corpus, teachers[0].vocabulary if teachers else None)
+    values = {**(order.experiment.train or {}), "seed": order.seed}
+    if start is None:
+        words = teachers[0].vocabulary if teachers else None
+        trainer = Trainer(make_settings(values), corpus, words)
+    else:
+        trainer = Trainer(make_further_settings(values, start), corpus, start=start)
     result = trainer.train(
         work / "training",
         resume=True,
