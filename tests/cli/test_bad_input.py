@@ -349,6 +349,9 @@ def test_wrong_settings_of_further_training(
     begin = ["train", "--data", corpus, "--out", "m.safetensors", "--start", model_file]
     result = terselm(*begin, *given, *flags)
     refused(result, 1 if "none" in flags else 2, *words)
+
+
+def test_further_training_leaves_its_start_alone(terselm, corpus, model_file):
     itself = terselm("train", "--data", corpus, "--out", model_file, "--start", model_file)
     refused(itself, 2, "is the --start model itself")
 

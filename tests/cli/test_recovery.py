@@ -20,10 +20,9 @@ from terselm.compress.base import Context
 from terselm.compress.methods.sparse_variational import SparseVariational
 from terselm.compress.recipe import Recipe
 from terselm.errors import UsageError
-from terselm.models.config import ModelConfig
 from terselm.models.language_model import LanguageModel
 from terselm.pipeline.recovery import make_recovery
-from tests.tiny import QUICK_RECOVERY, logits_of, make_model
+from tests.tiny import QUICK_RECOVERY, logits_of, make_model, make_output_variant
 from tests.train.tiny_run import same_weights
 
 TRAINING = {"batch": 4, "window": 8, "dropout": 0.0, "learning_rate": 0.005}
@@ -214,9 +213,7 @@ def test_codes_that_gain_nothing_stay_as_they_were(run, trained, capsys):
 
 
 def test_the_output_projection_has_a_dropout_here_too(run, recover):
-    torch.manual_seed(0)
-    config = ModelConfig(cell="lstm", hidden=(20,), embedding=12, tied=True)
-    model = LanguageModel(config, make_model("lstm").vocabulary)
+    model = make_output_variant("projected")
     step = {"method": "recover", **TRAINING, "epochs": 1}
     plain, dropped = (
         run(model.clone(), {**step, **more}) for more in ({}, {"projection_dropout": 0.4})

@@ -14,7 +14,7 @@ from terselm.models.output import FullSoftmax
 from terselm.models.regularization import Regularization
 from terselm.text.build import vocabulary_from_words
 from terselm.train.config import make_training_config
-from tests.tiny import WORDS
+from tests.tiny import WORDS, make_output_variant
 
 TIME, BATCH, SIZE = 30, 20, 40
 
@@ -85,10 +85,9 @@ def test_nothing_is_left_out_in_evaluation():
 
 
 def test_what_the_projection_makes_is_dropped_in_training_only():
-    config = ModelConfig(cell="lstm", hidden=(8,), embedding=6, tied=True)
-    model = LanguageModel(config, vocabulary_from_words(WORDS)).train()
+    model = make_output_variant("projected").train()
     assert isinstance(model.output, FullSoftmax)
-    hidden = torch.rand(TIME, BATCH, 8)
+    hidden = torch.rand(TIME, BATCH, 20)
     recording = Recording(projection=0.4)
     made = model.output.features(hidden, recording)
     assert [(probability, x.shape) for probability, x in recording.asked] == [(0.4, made.shape)]

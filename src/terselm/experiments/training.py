@@ -197,8 +197,9 @@ class Trainer:
         torch.manual_seed(settings.training.seed)
         if start is None:
             counts = count_tokens(self.train_tokens.ids, len(words))
-            start = LanguageModel(settings.model, words, counts)
-        self.model = start
+            self.model = LanguageModel(settings.model, words, counts)
+        else:
+            self.model = start
 
     def train(
         self,

@@ -223,14 +223,10 @@ class FullSoftmax(OutputLayer):
     ) -> tuple[Tensor, Tensor]:
         """Return loss and mean negative log-likelihood; see `OutputLayer.mean_loss`."""
         features = self.features(hidden, regularization).flatten(0, -2)
+        flat = targets.flatten()
         if hidden.device.type == "cpu":
-            weight = self.weight.dense()
-            return softmax_loss(features, weight, self.bias, targets.flatten(), lesson)
-        logits = self.weight(features) + self.bias
-        if lesson is not None:
-            return loss_of_scores(logits, targets.flatten(), lesson)
-        nll = nn.functional.cross_entropy(logits, targets.flatten())
-        return nll, nll.detach()
+            return softmax_loss(features, self.weight.dense(), self.bias, flat, lesson)
+        return loss_of_scores(self.weight(features) + self.bias, flat, lesson)
 
     def weights(self) -> dict[str, LinearOp]:
         """Return `output_projection`, where there is one, and `output`."""

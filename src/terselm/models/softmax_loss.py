@@ -49,8 +49,13 @@ def softmax_loss(
     return loss, nll
 
 
-def loss_of_scores(scores: Tensor, targets: Tensor, lesson: Lesson) -> tuple[Tensor, Tensor]:
+def loss_of_scores(
+    scores: Tensor, targets: Tensor, lesson: Lesson | None = None
+) -> tuple[Tensor, Tensor]:
     """Return the same as `softmax_loss` from scores [tokens, vocabulary], step by step."""
+    if lesson is None:
+        nll = nn.functional.cross_entropy(scores, targets)
+        return nll, nll.detach()
     scores, temperature = scores.float(), lesson.temperature
     nll = nn.functional.cross_entropy(scores, targets)
     found = torch.log_softmax(scores / temperature, dim=-1)
