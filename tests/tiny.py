@@ -20,6 +20,7 @@ from terselm.linear.codebook import Codebook
 from terselm.linear.dense import Dense
 from terselm.linear.grouped_rows import GroupedRows
 from terselm.linear.low_rank import LowRank
+from terselm.linear.placed_blocks import Place, PlacedBlocks
 from terselm.linear.positions import ElementPattern, Pattern
 from terselm.linear.product_codes import ProductCodes
 from terselm.linear.quantized import Levels, Quantized, code_range
@@ -146,6 +147,31 @@ def random_groups(rows: int) -> torch.Tensor:
     ]
 
 
+def random_diagonal(rows: int, columns: int) -> LinearOp:
+    """Two blocks from corner to corner, the second one in four bits, both times a number."""
+    if min(rows, columns) == 1:
+        block = random_low_rank(rows, columns)
+        return PlacedBlocks([block], [Place(0, 0)], block.shape, 1, torch.tensor([-0.5]))
+    (high, low_), (wide, narrow) = halves(rows), halves(columns)
+    blocks = [Dense.initialize(high, wide), random_quantized(low_, narrow, 4, None)]
+    places = [Place(0, 0), Place(high, wide)]
+    return PlacedBlocks(blocks, places, (rows, columns), 1, torch.tensor([0.75, -1.5]))
+
+
+def random_banded(rows: int, columns: int) -> LinearOp:
+    """Blocks that lie in every band, as gates do, and one that lies on them all."""
+    bands = next(count for count in (4, 3, 2, 1) if rows % count == 0)
+    high, wide = halves(rows // bands), halves(columns)
+    places = [Place(0, 0), *([Place(high[0], wide[0])] if len(high) == len(wide) == 2 else [])]
+    if len(places) == 1:
+        high, wide = [rows // bands], [columns]
+    blocks: list[LinearOp] = [
+        random_low_rank(bands * height, width) for height, width in zip(high, wide, strict=False)
+    ]
+    blocks.append(random_sparse(rows, columns, 0.1, "float16"))
+    return PlacedBlocks(blocks, [*places, Place(0, 0)], (rows, columns), bands)
+
+
 def random_tensor_train(rows: int, columns: int, cores: int = 3) -> TensorTrain:
     shapes = [balanced_factors(side, cores) for side in (rows, columns)]
     return TensorTrain.initialize(*shapes, [3, 4, 2][: cores - 1], (rows, columns))
@@ -186,6 +212,8 @@ FORM_BUILDERS: dict[str, Callable[[int, int], LinearOp]] = {
         [random_quantized(height, columns, 8, None) for height in halves(rows)],
         random_groups(rows),
     ),
+    "placed_blocks": random_diagonal,
+    "placed_blocks/bands and a sum": random_banded,
     "tensor_train": random_tensor_train,
     "tensor_train/two cores": lambda rows, columns: random_tensor_train(rows, columns, 2),
     "tensor_train/four cores": lambda rows, columns: random_tensor_train(rows, columns, 4),

@@ -2,22 +2,20 @@
 #include "kernels_inside.h"
 #include "product.h"
 
-/* out[0 .. in) += the rows of `w`, each times its weight. Each part of `w` is read once, so that
-   forms inside forms do not multiply the work. */
-static void combine(const tlm_matrix *w, const float *weights, float *out, tlm_scratch scratch)
+void tlm_combine(const tlm_matrix *w, const float *weights, float *out, tlm_scratch scratch)
 {
     switch (w->form) {
     case TLM_LOW_RANK: {
         const uint32_t rank = w->u.low_rank.left->in;
         float *inner = tlm_scratch_take(&scratch, tlm_padded_floats(rank), sizeof *inner);
         memset(inner, 0, rank * sizeof *inner);
-        combine(w->u.low_rank.left, weights, inner, scratch);
-        combine(w->u.low_rank.right, inner, out, scratch);
+        tlm_combine(w->u.low_rank.left, weights, inner, scratch);
+        tlm_combine(w->u.low_rank.right, inner, out, scratch);
         break;
     }
     case TLM_ROW_BLOCKS:
         for (uint32_t b = 0; b < w->u.row_blocks.count; b++) {
-            combine(&w->u.row_blocks.blocks[b], weights, out, scratch);
+            tlm_combine(&w->u.row_blocks.blocks[b], weights, out, scratch);
             weights += w->u.row_blocks.blocks[b].out;
         }
         break;
@@ -29,7 +27,7 @@ static void combine(const tlm_matrix *w, const float *weights, float *out, tlm_s
         for (uint32_t r = 0; r < w->out; r++)
             own[m->groups[r]][m->place[r]] = weights[r];
         for (uint32_t b = 0; b < m->count; b++)
-            combine(&m->blocks[b], own[b], out, scratch);
+            tlm_combine(&m->blocks[b], own[b], out, scratch);
         break;
     }
     case TLM_TENSOR_TRAIN: {
@@ -41,28 +39,30 @@ static void combine(const tlm_matrix *w, const float *weights, float *out, tlm_s
         }
         break;
     }
+    case TLM_PLACED_BLOCKS: tlm_placed_combine(w, weights, out, scratch); break;
     default: tlm_combine_leaf(w, weights, out); break;
     }
 }
 
-static size_t combine_room(const tlm_matrix *w)
+size_t tlm_combine_room(const tlm_matrix *w)
 {
     size_t most = 0;
     switch (w->form) {
     case TLM_LOW_RANK:
-        most = tlm_most(combine_room(w->u.low_rank.left), combine_room(w->u.low_rank.right));
+        most = tlm_most(tlm_combine_room(w->u.low_rank.left), tlm_combine_room(w->u.low_rank.right));
         return tlm_plus(most, tlm_scratch_bytes(tlm_padded_floats(w->u.low_rank.left->in),
                                                 sizeof(float)));
     case TLM_ROW_BLOCKS:
         for (uint32_t b = 0; b < w->u.row_blocks.count; b++)
-            most = tlm_most(most, combine_room(&w->u.row_blocks.blocks[b]));
+            most = tlm_most(most, tlm_combine_room(&w->u.row_blocks.blocks[b]));
         return most;
     case TLM_GROUPED_ROWS:
         for (uint32_t b = 0; b < w->u.grouped_rows.count; b++)
-            most = tlm_most(most, combine_room(&w->u.grouped_rows.blocks[b]));
+            most = tlm_most(most, tlm_combine_room(&w->u.grouped_rows.blocks[b]));
         for (uint32_t b = 0; b < w->u.grouped_rows.count; b++)
             most = tlm_plus(most, tlm_scratch_bytes(w->u.grouped_rows.blocks[b].out, sizeof(float)));
         return most;
+    case TLM_PLACED_BLOCKS: return tlm_placed_combine_room(w);
     case TLM_TENSOR_TRAIN:
         return tlm_plus(tlm_look_up_room(w),
                         tlm_scratch_bytes(tlm_padded_floats(w->in), sizeof(float)));
@@ -75,8 +75,10 @@ size_t tlm_look_up_room(const tlm_matrix *w)
     size_t most = 0;
     if (w->form == TLM_TENSOR_TRAIN)
         return tlm_train_look_up_room(w);
+    if (w->form == TLM_PLACED_BLOCKS)
+        return tlm_placed_look_up_room(w);
     if (w->form == TLM_LOW_RANK) {
-        most = tlm_most(tlm_look_up_room(w->u.low_rank.left), combine_room(w->u.low_rank.right));
+        most = tlm_most(tlm_look_up_room(w->u.low_rank.left), tlm_combine_room(w->u.low_rank.right));
         return tlm_plus(most, tlm_scratch_bytes(tlm_padded_floats(w->u.low_rank.left->in),
                                                 sizeof(float)));
     }
@@ -110,7 +112,7 @@ void tlm_look_up(const tlm_matrix *w, uint32_t row, float *out, tlm_scratch scra
         float *inner = tlm_scratch_take(&scratch, tlm_padded_floats(left->in), sizeof *inner);
         tlm_look_up(left, row, inner, scratch);
         memset(out, 0, w->in * sizeof *out);
-        combine(w->u.low_rank.right, inner, out, scratch);
+        tlm_combine(w->u.low_rank.right, inner, out, scratch);
         break;
     }
     case TLM_ROW_BLOCKS: {
@@ -125,6 +127,7 @@ void tlm_look_up(const tlm_matrix *w, uint32_t row, float *out, tlm_scratch scra
         tlm_look_up(&m->blocks[m->groups[row]], m->place[row], out, scratch);
         break;
     }
+    case TLM_PLACED_BLOCKS: tlm_placed_look_up(w, row, out, scratch); break;
     case TLM_TENSOR_TRAIN: tlm_train_look_up(w, row, out, scratch); break;
     case TLM_SPARSE:
     case TLM_SPARSE_QUANTIZED:

@@ -26,6 +26,7 @@ static const struct {
     [TLM_BLOCK_SPARSE_QUANTIZED] = {"block_sparse_quantized", tlm_read_block_sparse},
     [TLM_ROW_BLOCKS] = {"row_blocks", tlm_read_row_blocks},
     [TLM_GROUPED_ROWS] = {"grouped_rows", tlm_read_grouped_rows},
+    [TLM_PLACED_BLOCKS] = {"placed_blocks", tlm_read_placed_blocks},
     [TLM_TENSOR_TRAIN] = {"tensor_train", tlm_read_tensor_train},
 };
 
@@ -66,8 +67,7 @@ tlm_status tlm_read_matrix(tlm_reader *reader, tlm_json spec, tlm_matrix *out)
     return FORMS[form].read(reader, spec, out);
 }
 
-/* Read the child `key` of a spec into `out`. */
-static tlm_status read_child(tlm_reader *reader, tlm_json spec, const char *key, tlm_matrix *out)
+tlm_status tlm_read_child(tlm_reader *reader, tlm_json spec, const char *key, tlm_matrix *out)
 {
     tlm_json child;
     tlm_status status = tlm_count_search(reader, spec);
@@ -94,7 +94,7 @@ static tlm_status read_child(tlm_reader *reader, tlm_json spec, const char *key,
     return status;
 }
 
-static tlm_status take_matrices(tlm_reader *reader, size_t count, tlm_matrix **out)
+tlm_status tlm_take_matrices(tlm_reader *reader, size_t count, tlm_matrix **out)
 {
     *out = tlm_arena_take(reader->arena, count, sizeof **out);
     if (*out == NULL) {
@@ -109,13 +109,13 @@ tlm_status tlm_read_low_rank(tlm_reader *reader, tlm_json spec, tlm_matrix *matr
     uint32_t rank;
     tlm_status status = tlm_read_integer(reader, spec, "rank", 1, TLM_MAX_SIDE, &rank);
     if (status == TLM_OK) {
-        status = take_matrices(reader, 2, &factors);
+        status = tlm_take_matrices(reader, 2, &factors);
     }
     if (status == TLM_OK) {
-        status = read_child(reader, spec, "left", &factors[0]);
+        status = tlm_read_child(reader, spec, "left", &factors[0]);
     }
     if (status == TLM_OK) {
-        status = read_child(reader, spec, "right", &factors[1]);
+        status = tlm_read_child(reader, spec, "right", &factors[1]);
     }
     if (status != TLM_OK) {
         return status;
@@ -134,82 +134,6 @@ tlm_status tlm_read_low_rank(tlm_reader *reader, tlm_json spec, tlm_matrix *matr
     }
     matrix->u.low_rank.left = left;
     matrix->u.low_rank.right = right;
-    return TLM_OK;
-}
-
-/* Read children block0, block1, ... whose rows together are those of the matrix. */
-static tlm_status read_blocks(tlm_reader *reader, tlm_json spec, const tlm_matrix *matrix,
-                              tlm_matrix **out, uint32_t *count)
-{
-    tlm_status status = tlm_read_integer(reader, spec, "blocks", 1, TLM_MAX_BLOCKS, count);
-    if (status == TLM_OK) {
-        status = take_matrices(reader, *count, out);
-    }
-    uint64_t rows = 0;
-    for (uint32_t i = 0; status == TLM_OK && i < *count; i++) {
-        char key[16];
-        snprintf(key, sizeof key, "block%u", (unsigned)i);
-        status = read_child(reader, spec, key, &(*out)[i]);
-        if (status == TLM_OK && (*out)[i].in != matrix->in) {
-            return tlm_refuse(reader, "shape has %u columns, %s has %u", matrix->in, key,
-                              (*out)[i].in);
-        }
-        rows += (*out)[i].out;
-    }
-    if (status == TLM_OK && rows != matrix->out) {
-        return tlm_refuse(reader, "shape has %u rows, its blocks have %lu", matrix->out,
-                          tlm_shown_number(rows));
-    }
-    return status;
-}
-
-tlm_status tlm_read_row_blocks(tlm_reader *reader, tlm_json spec, tlm_matrix *matrix)
-{
-    tlm_matrix *blocks;
-    uint32_t count;
-    tlm_status status = read_blocks(reader, spec, matrix, &blocks, &count);
-    if (status == TLM_OK) {
-        matrix->u.row_blocks.blocks = blocks;
-        matrix->u.row_blocks.count = count;
-    }
-    return status;
-}
-
-tlm_status tlm_read_grouped_rows(tlm_reader *reader, tlm_json spec, tlm_matrix *matrix)
-{
-    tlm_matrix *blocks;
-    uint32_t count, heights[TLM_MAX_BLOCKS] = {0};
-    const void *data;
-    tlm_status status = tlm_read_tensor(reader, "groups", TLM_U8, matrix->out, &data);
-    if (status == TLM_OK) {
-        status = read_blocks(reader, spec, matrix, &blocks, &count);
-    }
-    if (status != TLM_OK) {
-        return status;
-    }
-    const uint8_t *groups = data;
-    uint32_t *place = tlm_arena_take(reader->arena, matrix->out, sizeof *place);
-    if (place == NULL) {
-        return tlm_fail(reader->fault, TLM_ERROR_MEMORY, "%s: no memory for groups",
-                        reader->name);
-    }
-    for (uint32_t row = 0; row < matrix->out; row++) {
-        if (groups[row] >= count) {
-            return tlm_refuse(reader, "tensor groups puts row %u in block %u, there are %u", row,
-                              groups[row], count);
-        }
-        place[row] = heights[groups[row]]++;
-    }
-    for (uint32_t i = 0; i < count; i++) {
-        if (heights[i] != blocks[i].out) {
-            return tlm_refuse(reader, "tensor groups names %u rows of block%u, which has %u",
-                              heights[i], i, blocks[i].out);
-        }
-    }
-    matrix->u.grouped_rows.blocks = blocks;
-    matrix->u.grouped_rows.groups = groups;
-    matrix->u.grouped_rows.place = place;
-    matrix->u.grouped_rows.count = count;
     return TLM_OK;
 }
 
@@ -284,7 +208,7 @@ tlm_status tlm_read_tensor_train(tlm_reader *reader, tlm_json spec, tlm_matrix *
     }
     ranks[count] = 1;
     tlm_matrix *cores;
-    status = take_matrices(reader, count, &cores);
+    status = tlm_take_matrices(reader, count, &cores);
     uint32_t *sizes = tlm_arena_take(reader->arena, 3 * count + 1, sizeof *sizes);
     if (status != TLM_OK || sizes == NULL) {
         return tlm_refuse(reader, "has more cores than are described");
@@ -297,7 +221,7 @@ tlm_status tlm_read_tensor_train(tlm_reader *reader, tlm_json spec, tlm_matrix *
     for (uint32_t m = 0; status == TLM_OK && m < train->count; m++) {
         char key[16];
         snprintf(key, sizeof key, "core%u", (unsigned)m);
-        status = read_child(reader, spec, key, &cores[m]);
+        status = tlm_read_child(reader, spec, key, &cores[m]);
         if (status == TLM_OK) {
             status = check_core(reader, train, m);
         }

@@ -23,10 +23,11 @@ typedef enum tlm_form {
     TLM_BLOCK_SPARSE_QUANTIZED,
     TLM_ROW_BLOCKS,
     TLM_GROUPED_ROWS,
+    TLM_PLACED_BLOCKS,
     TLM_TENSOR_TRAIN
 } tlm_form;
 
-#define TLM_FORM_COUNT 13
+#define TLM_FORM_COUNT 14
 #define TLM_BLOCK_ROWS 64u
 #define TLM_ROW_MULTIPLE 16u
 #define TLM_MAX_CORES 16u
@@ -133,6 +134,18 @@ typedef struct tlm_grouped_rows {
     uint32_t count;
 } tlm_grouped_rows;
 
+/* The sum of blocks, each times a number, zero elsewhere. The rows of the matrix and of each block
+ * are cut into the same number of bands; row r of band k of block b is row rows[b] + r of band k,
+ * and its column c is column columns[b] + c. */
+typedef struct tlm_placed_blocks {
+    const struct tlm_matrix *blocks; /* [count] */
+    const uint32_t *rows;            /* [count] */
+    const uint32_t *columns;         /* [count] */
+    const float *scales;             /* [count]; NULL: all 1 */
+    uint32_t count;
+    uint32_t bands;
+} tlm_placed_blocks;
+
 /* Core m is [ranks[m] row_shape[m], column_shape[m] ranks[m + 1]]; ranks[0] = ranks[count] = 1. */
 typedef struct tlm_tensor_train {
     const struct tlm_matrix *cores; /* [count] */
@@ -157,6 +170,7 @@ typedef struct tlm_matrix {
         tlm_block_sparse block_sparse; /* TLM_BLOCK_SPARSE and TLM_BLOCK_SPARSE_QUANTIZED */
         tlm_row_blocks row_blocks;
         tlm_grouped_rows grouped_rows;
+        tlm_placed_blocks placed_blocks;
         tlm_tensor_train tensor_train;
     } u;
 } tlm_matrix;

@@ -179,6 +179,8 @@ size_t tlm_multiply_room(const tlm_matrix *w, uint32_t count)
     size_t most = 0;
     if (w->form == TLM_TENSOR_TRAIN)
         return tlm_train_room(w, count);
+    if (w->form == TLM_PLACED_BLOCKS)
+        return tlm_placed_room(w, count);
     for (uint32_t i = 0; i < child_count(w); i++) {
         most = tlm_most(most, tlm_multiply_room(child(w, i), count));
     }
@@ -241,6 +243,8 @@ void tlm_multiply(const tlm_engine *engine, const tlm_matrix *w, const tlm_input
         }
     } else if (w->form == TLM_GROUPED_ROWS) {
         multiply_grouped(engine, w, in, count, y, stride, scratch);
+    } else if (w->form == TLM_PLACED_BLOCKS) {
+        tlm_placed_multiply(engine, w, in, count, y, stride, scratch);
     } else if (w->form == TLM_TENSOR_TRAIN) {
         tlm_train_multiply(engine, w, in, count, y, stride, scratch);
     } else {

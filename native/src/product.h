@@ -103,6 +103,12 @@ size_t tlm_look_up_room(const tlm_matrix *w);
 /* out[0 .. in) = row `row` of w. `out` has room for whole blocks of 16 numbers. */
 void tlm_look_up(const tlm_matrix *w, uint32_t row, float *out, tlm_scratch scratch);
 
+/* Scratch for `tlm_combine`. */
+size_t tlm_combine_room(const tlm_matrix *w);
+/* out[0 .. in) += the rows of `w`, each times its weight. Each part of `w` is read once, so that
+   forms inside forms do not multiply the work. */
+void tlm_combine(const tlm_matrix *w, const float *weights, float *out, tlm_scratch scratch);
+
 /* out[0 .. in) += the rows of a leaf, each times its weight; see combine.c. */
 void tlm_combine_leaf(const tlm_matrix *w, const float *weights, float *out);
 /* out[0 .. in) = row `row` of a leaf that is neither dense nor sparse. */
@@ -118,5 +124,14 @@ void tlm_train_multiply(const tlm_engine *engine, const tlm_matrix *w, const tlm
                         uint32_t count, float *y, size_t stride, tlm_scratch scratch);
 size_t tlm_train_look_up_room(const tlm_matrix *w);
 void tlm_train_look_up(const tlm_matrix *w, uint32_t row, float *out, tlm_scratch scratch);
+
+/* Placed blocks; see placed.c. */
+size_t tlm_placed_room(const tlm_matrix *w, uint32_t count);
+void tlm_placed_multiply(const tlm_engine *engine, const tlm_matrix *w, const tlm_input *in,
+                         uint32_t count, float *y, size_t stride, tlm_scratch scratch);
+size_t tlm_placed_look_up_room(const tlm_matrix *w);
+void tlm_placed_look_up(const tlm_matrix *w, uint32_t row, float *out, tlm_scratch scratch);
+size_t tlm_placed_combine_room(const tlm_matrix *w);
+void tlm_placed_combine(const tlm_matrix *w, const float *weights, float *out, tlm_scratch scratch);
 
 #endif

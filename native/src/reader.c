@@ -91,6 +91,13 @@ tlm_status tlm_read_flag(const tlm_reader *reader, tlm_json spec, const char *ke
 tlm_status tlm_read_sizes(const tlm_reader *reader, tlm_json spec, const char *key, size_t least,
                           size_t most, uint32_t *out, size_t *count)
 {
+    return tlm_read_integers(reader, spec, key, 1, least, most, out, count);
+}
+
+tlm_status tlm_read_integers(const tlm_reader *reader, tlm_json spec, const char *key,
+                             int64_t smallest, size_t least, size_t most, uint32_t *out,
+                             size_t *count)
+{
     tlm_json value, name, item;
     tlm_status status = tlm_find_field(reader, spec, key, &value);
     if (status != TLM_OK) {
@@ -101,16 +108,17 @@ tlm_status tlm_read_sizes(const tlm_reader *reader, tlm_json spec, const char *k
     *count = 0;
     while (good && tlm_json_next(&walk, &name, &item)) {
         int64_t number;
-        good = *count < most && tlm_json_integer(item, &number) && number > 0 &&
+        good = *count < most && tlm_json_integer(item, &number) && number >= smallest &&
                number <= TLM_MAX_SIDE;
         if (good) {
             out[(*count)++] = (uint32_t)number;
         }
     }
     if (!good || *count < least) {
-        return tlm_refuse(reader, "%s is %.*s, expected a list of %lu to %lu positive integers",
-                          key, tlm_shown_size(value), tlm_shown(value), tlm_shown_number(least),
-                          tlm_shown_number(most));
+        return tlm_refuse(reader, "%s is %.*s, expected a list of %lu to %lu %s", key,
+                          tlm_shown_size(value), tlm_shown(value), tlm_shown_number(least),
+                          tlm_shown_number(most),
+                          smallest > 0 ? "positive integers" : "integers from 0");
     }
     return TLM_OK;
 }

@@ -48,7 +48,11 @@ tlm_status tlm_read_integer(const tlm_reader *reader, tlm_json spec, const char 
 /* Read true or false; `fallback`, if not NULL, is for a field that is missing. */
 tlm_status tlm_read_flag(const tlm_reader *reader, tlm_json spec, const char *key,
                          const bool *fallback, bool *out);
-/* Read a list of `least` to `most` integers in [1, 2^31); `count` receives how many. */
+/* Read a list of `least` to `most` integers in [smallest, 2^31); `count` receives how many. */
+tlm_status tlm_read_integers(const tlm_reader *reader, tlm_json spec, const char *key,
+                             int64_t smallest, size_t least, size_t most, uint32_t *out,
+                             size_t *count);
+/* As `tlm_read_integers`, from 1. */
 tlm_status tlm_read_sizes(const tlm_reader *reader, tlm_json spec, const char *key, size_t least,
                           size_t most, uint32_t *out, size_t *count);
 
@@ -82,6 +86,11 @@ static inline uint32_t tlm_block_height(uint32_t rows, uint32_t block)
     return left < TLM_BLOCK_ROWS ? (uint32_t)left : TLM_BLOCK_ROWS;
 }
 
+/* Take `count` matrices from the arena. */
+tlm_status tlm_take_matrices(tlm_reader *reader, size_t count, tlm_matrix **out);
+/* Read the child `key` of a spec into `out`. */
+tlm_status tlm_read_child(tlm_reader *reader, tlm_json spec, const char *key, tlm_matrix *out);
+
 /* One reader a group of forms: fills `matrix->u`, whose form, out and in are set. */
 tlm_status tlm_read_dense(tlm_reader *reader, tlm_json spec, tlm_matrix *matrix);
 tlm_status tlm_read_quantized(tlm_reader *reader, tlm_json spec, tlm_matrix *matrix);
@@ -93,6 +102,7 @@ tlm_status tlm_read_block_sparse(tlm_reader *reader, tlm_json spec, tlm_matrix *
 tlm_status tlm_read_low_rank(tlm_reader *reader, tlm_json spec, tlm_matrix *matrix);
 tlm_status tlm_read_row_blocks(tlm_reader *reader, tlm_json spec, tlm_matrix *matrix);
 tlm_status tlm_read_grouped_rows(tlm_reader *reader, tlm_json spec, tlm_matrix *matrix);
+tlm_status tlm_read_placed_blocks(tlm_reader *reader, tlm_json spec, tlm_matrix *matrix);
 tlm_status tlm_read_tensor_train(tlm_reader *reader, tlm_json spec, tlm_matrix *matrix);
 
 /* Read the matrix that `spec` describes, whose tensors start with reader->name. */

@@ -30,8 +30,11 @@ static uint64_t vectors_of(const tlm_tensor_train *m, uint32_t core)
 
 static const tlm_matrix *blocks_of(const tlm_matrix *w, uint32_t *count)
 {
-    *count = w->form == TLM_ROW_BLOCKS ? w->u.row_blocks.count : w->u.grouped_rows.count;
-    return w->form == TLM_ROW_BLOCKS ? w->u.row_blocks.blocks : w->u.grouped_rows.blocks;
+    switch (w->form) {
+    case TLM_ROW_BLOCKS: *count = w->u.row_blocks.count; return w->u.row_blocks.blocks;
+    case TLM_GROUPED_ROWS: *count = w->u.grouped_rows.count; return w->u.grouped_rows.blocks;
+    default: *count = w->u.placed_blocks.count; return w->u.placed_blocks.blocks;
+    }
 }
 
 uint64_t tlm_product_work(const tlm_matrix *w)
@@ -42,7 +45,8 @@ uint64_t tlm_product_work(const tlm_matrix *w)
     case TLM_LOW_RANK:
         return plus(tlm_product_work(w->u.low_rank.left), tlm_product_work(w->u.low_rank.right));
     case TLM_ROW_BLOCKS:
-    case TLM_GROUPED_ROWS: {
+    case TLM_GROUPED_ROWS:
+    case TLM_PLACED_BLOCKS: {
         const tlm_matrix *blocks = blocks_of(w, &count);
         for (uint32_t i = 0; i < count; i++)
             work = plus(work, tlm_product_work(&blocks[i]));
@@ -66,7 +70,8 @@ static uint64_t combine_work(const tlm_matrix *w)
     case TLM_LOW_RANK:
         return plus(combine_work(w->u.low_rank.left), combine_work(w->u.low_rank.right));
     case TLM_ROW_BLOCKS:
-    case TLM_GROUPED_ROWS: {
+    case TLM_GROUPED_ROWS:
+    case TLM_PLACED_BLOCKS: {
         const tlm_matrix *blocks = blocks_of(w, &count);
         for (uint32_t i = 0; i < count; i++)
             work = plus(work, combine_work(&blocks[i]));
@@ -84,6 +89,13 @@ uint64_t tlm_look_up_work(const tlm_matrix *w)
     switch (w->form) {
     case TLM_LOW_RANK:
         return plus(tlm_look_up_work(w->u.low_rank.left), combine_work(w->u.low_rank.right));
+    case TLM_PLACED_BLOCKS: {
+        /* A row may be in all of them. */
+        const tlm_matrix *blocks = blocks_of(w, &count);
+        for (uint32_t i = 0; i < count; i++)
+            work = plus(work, tlm_look_up_work(&blocks[i]));
+        return work;
+    }
     case TLM_ROW_BLOCKS:
     case TLM_GROUPED_ROWS: {
         const tlm_matrix *blocks = blocks_of(w, &count);

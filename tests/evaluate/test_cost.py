@@ -11,6 +11,7 @@ from terselm.evaluate.cost import describe, inspect, look_up_cost
 from terselm.linear.base import Cost
 from terselm.linear.dense import Dense
 from terselm.linear.low_rank import LowRank
+from terselm.linear.placed_blocks import Place, PlacedBlocks
 from terselm.linear.tensor_train import TensorTrain
 from terselm.models.checkpoint import save
 from tests.tiny import (
@@ -58,6 +59,9 @@ def test_parts_of_every_form_add_up_to_the_file(form, tmp_path):
                     # The order of the rows is in no block.
                     rows = part.shape[0]
                     assert part.bytes - total in (rows, 2 * rows, 4 * rows)
+                elif form == "placed_blocks" and attribute == "bytes":
+                    # Nor is what the blocks are multiplied with.
+                    assert part.bytes - total == 4 * len(part.leaves)
                 else:
                     assert total == getattr(part, attribute), (part.name, attribute)
 
@@ -216,3 +220,13 @@ def test_json():
     row = values["weights"][0]
     assert {"name", "kind", "shape", "bytes", "macs", "share"} <= set(row)
     assert [part["name"] for part in values["others"]][-3:] == ["vocabulary", "header", "fillers"]
+
+
+def test_a_row_of_placed_blocks_is_in_some_of_them():
+    left, right = Dense.initialize(6, 3), random_low_rank(2, 4)
+    op = PlacedBlocks([left, right], [Place(0, 0), Place(4, 3)], (6, 7))
+    found = look_up_cost(op)
+    # The last two rows: one of the dense block, one by way of the factors.
+    alone = look_up_cost(right)
+    assert (found.macs, found.bytes_read) == (alone.macs, alone.bytes_read + 4 * 3)
+    assert found.bytes == op.cost().bytes

@@ -12,9 +12,11 @@ import torch
 from terselm.cli.loading import split_of
 from terselm.cli.main import main
 from terselm.errors import UsageError
+from terselm.evaluate.mixture import fit_weights
 from terselm.evaluate.perplexity import validation_perplexity
 from terselm.experiments.training import Trainer, make_further_settings
 from terselm.models.checkpoint import load
+from terselm.models.merging import merge
 from terselm.text.corpus import open_corpus
 from tests.experiments.conftest import TRAIN, WriteSuite
 from tests.experiments.test_reproduce import reproduce, results
@@ -51,6 +53,32 @@ def test_an_experiment_may_train_another_ones_model_further(
     assert history["learning_rate"] == TRAIN["learning_rate"]
     found = {name: each["valid"]["perplexity"] for name, each in results(tmp_path / "out").items()}
     assert found["more"] < found["dense"]
+
+
+def test_an_experiment_may_merge_models_of_others(
+    tmp_path: Path, corpus: Path, write_suite: WriteSuite
+):
+    both = {"start": ["dense", "dense-seed-1"], "start_seed": 0}
+    rows = {
+        "dense": {"train": TRAIN, "seeds": [0, 1]},
+        "fitted": both,
+        "weighted": {**both, "start_weights": [0.25, 0.5], "compress": HALF},
+    }
+    done = reproduce(write_suite(rows), tmp_path / "out", corpus)
+    assert done.returncode == 0, done.stderr
+    models = tmp_path / "out" / "models"
+    parts = [load(models / f"{name}.safetensors") for name in ("dense", "dense-seed-1")]
+    ids = split_of(str(corpus), "valid", parts[0].vocabulary).ids
+    by_hand = {
+        "fitted": merge(parts, fit_weights(parts, ids)),
+        "weighted": merge(parts, [0.25, 0.5]),
+    }
+    for name, expected in by_hand.items():
+        found = load(models / f"{name}.safetensors")
+        for weight, op in found.weights().items():
+            assert torch.equal(op.dense(), expected.weights()[weight].dense())
+    valid = {name: each["valid"]["perplexity"] for name, each in results(tmp_path / "out").items()}
+    assert valid["fitted"] < min(valid["dense"], valid["dense-seed-1"])
 
 
 def test_the_command_line_trains_a_model_further(tmp_path: Path, corpus: Path, capsys):

@@ -29,6 +29,9 @@ def suite_of(**changes: Any) -> dict[str, Experiment]:
         ({"train": TRAIN, "start": "other"}, "layers: the model to start from has its own"),
         ({"train": {"tokens": "words"}, "start": "other"}, "tokens: the model to start from"),
         ({"start": "other"}, "without train or compress"),
+        ({"start": "other", "compress": FOUR_BITS, "start_weights": [1]}, "two or more"),
+        ({"start": ["other", "dense"], "start_weights": [1]}, "start_weights needs as many"),
+        ({"start": ["other"]}, "at least 2"),
         ({"train": {**TRAIN, "seed": 3}}, "seeds"),
         ({"train": TRAIN, "seeds": []}, "seeds"),
         ({"train": TRAIN, "seeds": [1, 1]}, "twice"),
@@ -134,11 +137,20 @@ def test_all_seeds_may_start_from_the_same_run():
     suite["same"] = Experiment(**small, start_seed=2)
     assert suite["own"].needed_runs(5) == [("dense", 5)]
     assert suite["same"].needed_runs(5) == [("dense", 2)]
-    assert suite["same"].start_run(5) == ("dense", 2)
+    assert suite["same"].start_runs(5) == [("dense", 2)]
     assert key_of("same", 5, suite) != key_of("own", 5, suite)
-    assert suite["dense"].start_run(5) is None
+    assert suite["dense"].start_runs(5) == []
     with pytest.raises(ValueError, match="start_seed without start"):
         Experiment(title="none", train=TRAIN, start_seed=2)
+
+
+def test_several_models_may_be_merged():
+    suite = suite_of()
+    both = {"title": "both", "start": ["dense", "dense-seed-3"]}
+    suite["both"] = Experiment(**both)
+    suite["weighted"] = Experiment(**both, start_weights=[0.5, 0.25])
+    assert suite["both"].needed_runs(5) == [("dense", 5), ("dense", 3)]
+    assert key_of("both", 5, suite) != key_of("weighted", 5, suite)
 
 
 def test_a_model_may_be_trained_further():

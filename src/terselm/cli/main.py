@@ -20,6 +20,7 @@ from terselm.cli import (
     export,
     import_model,
     inspect,
+    merge,
     predict,
     quickstart,
     report,
@@ -48,6 +49,7 @@ def build_app() -> typer.Typer:
     app.command("quickstart")(quickstart.quickstart)
     app.command("train")(train.train)
     app.command("compress")(compress.compress)
+    app.command("merge")(merge.merge)
     app.command("search")(search.search)
     app.command("report")(report.report)
     app.command("reproduce")(reproduce.reproduce)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from terselm.linear.base import LinearOp
 from terselm.linear.low_rank import LowRank
+from terselm.linear.placed_blocks import PlacedBlocks
 from terselm.linear.row_blocks import RowBlocks
 from terselm.models.language_model import LanguageModel
 
@@ -54,9 +55,16 @@ def _by_leaf(op: LinearOp, name: str, metric: Tensor) -> dict[str, Tensor]:
         return _by_leaf(op.left, f"{name}.left", right @ metric @ right.T) | _by_leaf(
             op.right, f"{name}.right", metric
         )
+    found: dict[str, Tensor] = {}
     if isinstance(op, RowBlocks):  # each has all columns
-        found: dict[str, Tensor] = {}
         for key, block in op.children_by_name().items():
             found |= _by_leaf(block, f"{name}.{key}", metric)
+        return found
+    if isinstance(op, PlacedBlocks):  # each has some of them
+        for (key, block), (_, place, factor) in zip(
+            op.children_by_name().items(), op.placed(), strict=True
+        ):
+            own = slice(place.column, place.column + block.in_features)
+            found |= _by_leaf(block, f"{name}.{key}", metric[own, own] * factor**2)
         return found
     return {} if op.children_by_name() else {name: metric}

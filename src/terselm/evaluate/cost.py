@@ -11,6 +11,7 @@ from torch import Tensor
 from terselm.linear.base import Cost, LinearOp, tensor_bytes
 from terselm.linear.low_rank import LowRank
 from terselm.linear.packing import ROW_MULTIPLE, round_up
+from terselm.linear.placed_blocks import PlacedBlocks
 from terselm.linear.quantized import Quantized
 from terselm.linear.row_blocks import RowBlocks
 from terselm.linear.tensor_train import TensorTrain
@@ -242,12 +243,29 @@ def look_up_cost(op: LinearOp) -> Cost:
             max(getattr(cost, what) for cost in blocks) for what in ("macs", "bytes_read")
         )
         return Cost(bytes=op.cost().bytes, macs=macs, bytes_read=read)
+    if isinstance(op, PlacedBlocks):
+        return _placed_row_cost(op)
     stored = op.cost()
     rows = op.out_features
     if isinstance(op, Quantized):
         # Its rows are padded to a multiple of 16.
         rows = round_up(rows, ROW_MULTIPLE)
     return Cost(bytes=stored.bytes, macs=0, bytes_read=-(-stored.bytes_read // rows))
+
+
+def _placed_row_cost(op: PlacedBlocks) -> Cost:
+    """Return the cost of the dearest row: a part of it from each block that it is in."""
+    spans = []
+    for block, place, _ in op.placed():
+        cost = look_up_cost(block)
+        spans.append((place.row, place.row + block.out_features // op.bands, cost))
+    rows = [[cost for start, stop, cost in spans if start <= first < stop] for first, _, _ in spans]
+    macs, read = (
+        max(sum(getattr(cost, what) for cost in row) for row in rows)
+        for what in ("macs", "bytes_read")
+    )
+    own = op.cost().bytes - sum(block.cost().bytes for block, _, _ in op.placed())
+    return Cost(bytes=op.cost().bytes, macs=macs, bytes_read=read + own)
 
 
 def _weights(model: LanguageModel, file_size: int) -> list[Part]:
@@ -299,7 +317,9 @@ def _leaves(name: str, op: LinearOp, file_size: int, looked_up: bool, uses: int 
     parts: list[Part] = []
     for number, (key, child) in enumerate(op.children_by_name().items()):
         child_name = f"{name}.{key}"
-        child_looked_up = looked_up and (key == "left" or isinstance(op, RowBlocks | TensorTrain))
+        child_looked_up = looked_up and (
+            key == "left" or isinstance(op, RowBlocks | PlacedBlocks | TensorTrain)
+        )
         child_uses = uses
         cost = look_up_cost(child) if child_looked_up else child.cost()
         if isinstance(op, TensorTrain):

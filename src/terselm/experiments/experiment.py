@@ -23,7 +23,7 @@ USUAL_DATA = "ptb"
 """The corpus that `terselm reproduce` reads if it is told nothing else."""
 UNHASHED = ("title", "published", "note", "seeds", "budget")
 """Fields that say something about a model and nothing about how it is made."""
-ADDED = ("start_seed", "teacher_seed", "generated", "generated_seed")
+ADDED = ("start_seed", "start_weights", "teacher_seed", "generated", "generated_seed")
 """Fields that count for a key only where they are set."""
 
 
@@ -81,10 +81,14 @@ class Experiment(BaseModel):
     title : str
     train : dict or None
         Settings of `terselm train`; with `start`, those of training alone. None: not trained.
-    start : str or None
-        The experiment whose model is taken, in the place of random weights.
+    start : str, list of str, or None
+        The experiment whose model is taken, in the place of random weights; several are merged
+        into one, see `models.merging.merge`. "NAME-seed-N" is that run of it alone.
     start_seed : int or None
-        Which of its runs, for all seeds; None: that of the same seed.
+        Which of their runs, for all seeds, where it is not said there; None: those of the same
+        seed.
+    start_weights : list of float or None
+        Of the models that are merged, in their order; None: those that fit validation text best.
     teacher : str, list of str, or None
         The experiment whose model teaches, in `train` and in steps that distil; several teach
         together, by the mean of their distributions. "NAME-seed-N" is that run of it alone.
@@ -112,8 +116,9 @@ class Experiment(BaseModel):
 
     title: str
     train: dict[str, Any] | None = None
-    start: str | None = None
+    start: str | Annotated[list[str], Field(min_length=2)] | None = None
     start_seed: Seed | None = None
+    start_weights: list[float] | None = None
     teacher: str | Annotated[list[str], Field(min_length=1)] | None = None
     teacher_seed: Seed | None = None
     generated: Annotated[int, Field(gt=0)] | None = None
@@ -129,8 +134,11 @@ class Experiment(BaseModel):
     def _check(self) -> Experiment:
         if self.train is None and self.start is None:
             raise ValueError("give train, or start, or both")
-        if self.train is None and not self.compress:
+        if self.train is None and not self.compress and not isinstance(self.start, list):
             raise ValueError("start without train or compress makes nothing new")
+        several = len(self.starts()) if isinstance(self.start, list) else 0
+        if self.start_weights is not None and len(self.start_weights) != several:
+            raise ValueError("start_weights needs as many experiments in start, two or more")
         if self.start_seed is not None and self.start is None:
             raise ValueError("start_seed without start says nothing")
         if len(set(self.seeds)) < len(self.seeds):
@@ -151,25 +159,23 @@ class Experiment(BaseModel):
 
     def teachers(self) -> list[str]:
         """Return the experiments whose models teach, or runs of them."""
-        if self.teacher is None:
-            return []
-        return [self.teacher] if isinstance(self.teacher, str) else self.teacher
+        return _listed(self.teacher)
 
     def teacher_runs(self, seed: int) -> list[tuple[str, int]]:
         """Return name and seed of the runs whose models teach this one."""
-        usual = seed if self.teacher_seed is None else self.teacher_seed
-        return [named_run(label) or (label, usual) for label in self.teachers()]
+        return _runs(self.teachers(), seed if self.teacher_seed is None else self.teacher_seed)
 
-    def start_run(self, seed: int) -> tuple[str, int] | None:
-        """Return name and seed of the run whose model this one goes on from, if there is one."""
-        if self.start is None:
-            return None
-        return self.start, seed if self.start_seed is None else self.start_seed
+    def starts(self) -> list[str]:
+        """Return the experiments whose models are taken, or runs of them."""
+        return _listed(self.start)
+
+    def start_runs(self, seed: int) -> list[tuple[str, int]]:
+        """Return name and seed of the runs whose models this one goes on from."""
+        return _runs(self.starts(), seed if self.start_seed is None else self.start_seed)
 
     def needed_runs(self, seed: int) -> list[tuple[str, int]]:
         """Return name and seed of the runs whose models this one takes."""
-        runs = (self.start_run(seed), *self.teacher_runs(seed))
-        return [run for run in runs if run is not None]
+        return [*self.start_runs(seed), *self.teacher_runs(seed)]
 
     def content(self) -> dict[str, Any]:
         """Return what the model depends on, as JSON values."""
@@ -177,6 +183,17 @@ class Experiment(BaseModel):
         # Experiments from before there were these fields keep their keys.
         unset = [name for name in ADDED if values[name] is None]
         return {n: value for n, value in values.items() if n not in (*UNHASHED, *unset)}
+
+
+def _listed(names: str | list[str] | None) -> list[str]:
+    if names is None:
+        return []
+    return [names] if isinstance(names, str) else names
+
+
+def _runs(labels: list[str], seed: int) -> list[tuple[str, int]]:
+    """Return name and seed of each run, `seed` where the label names none."""
+    return [named_run(label) or (label, seed) for label in labels]
 
 
 def named_run(label: str) -> tuple[str, int] | None:

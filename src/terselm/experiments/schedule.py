@@ -294,7 +294,6 @@ def _ready(plan: Plan, name: str, seed: int, progress: Progress) -> Order | str 
     def model_of(run: tuple[str, int]) -> Path:
         return model_file(plan.folder, label_of(*run))
 
-    start = experiment.start_run(seed)
     cores = len(os.sched_getaffinity(0))
     return Order(
         name=name,
@@ -305,7 +304,7 @@ def _ready(plan: Plan, name: str, seed: int, progress: Progress) -> Order | str 
         data=plan.data_of(name),
         device=plan.device,
         threads=max(1, cores // plan.jobs),
-        start=None if start is None else model_of(start),
+        starts=tuple(model_of(run) for run in experiment.start_runs(seed)),
         teachers=tuple(model_of(run) for run in experiment.teacher_runs(seed)),
         splits=_splits(plan.suite, experiment),
     )

@@ -178,7 +178,7 @@ def steps_markdown(rows: Sequence[Row]) -> str:
         cells = (
             f"`{row.name}`",
             row.title,
-            f"`{experiment.start}`" if experiment.start else "random weights",
+            ", ".join(f"`{name}`" for name in experiment.starts()) or "random weights",
             _taught_by(experiment),
             _number(row.bytes, ",d"),
             _millions(row.parameters),
@@ -229,8 +229,8 @@ def _with_spread(row: Row, split: str) -> str:
 
 def _taught_by(experiment: Experiment) -> str:
     teachers = experiment.teachers()
-    if not teachers and experiment.start is not None and _distils(experiment):
-        teachers = [experiment.start]
+    if not teachers and _distils(experiment):
+        teachers = experiment.starts()
     names = ", ".join(f"`{name}`" for name in teachers)
     if experiment.generated is None:
         return names

@@ -17,6 +17,7 @@ from terselm import __version__
 from terselm.compress.apply import compress
 from terselm.compress.base import CALIBRATION_TOKENS, Context
 from terselm.compress.recipe import Recipe
+from terselm.evaluate.mixture import fit_weights
 from terselm.evaluate.native import evaluate_file
 from terselm.evaluate.perplexity import validation_perplexity
 from terselm.experiments.experiment import Experiment
@@ -36,6 +37,7 @@ from terselm.experiments.store import (
 from terselm.experiments.training import Trainer, make_further_settings, make_settings
 from terselm.models.checkpoint import load, save
 from terselm.models.language_model import LanguageModel
+from terselm.models.merging import merge
 from terselm.models.sampling import count_tokens
 from terselm.pipeline.finish import machine
 from terselm.pipeline.recovery import make_recovery
@@ -63,8 +65,7 @@ class Order:
     data : str
     device : str
     threads : int
-    start : Path or None
-    teachers : tuple of Path
+    starts, teachers : tuple of Path
         Model files of the experiments that this one needs.
     splits : tuple of str
         What the model is measured on.
@@ -78,7 +79,7 @@ class Order:
     data: str
     device: str = "cpu"
     threads: int = 1
-    start: Path | None = None
+    starts: tuple[Path, ...] = ()
     teachers: tuple[Path, ...] = ()
     splits: tuple[str, ...] = ("valid", "test")
 
@@ -117,8 +118,7 @@ def perform(order: Order) -> dict[str, Any]:
     with lock_of(order):
         result = stored_result(order.folder, order.label, order.key, text)
         if result is None:
-            sources = (order.start, *order.teachers)
-            made_from = digests_of(path for path in sources if path is not None)
+            made_from = digests_of([*order.starts, *order.teachers])
             begin_work(work, text, made_from)
             result = _perform(order, corpus, text, made_from, work)
             end_work(work)
@@ -211,8 +211,8 @@ def _git(file: Path, *arguments: str) -> str | None:
 
 
 def _started(order: Order, corpus: Corpus, work: Path) -> LanguageModel:
-    """Return the model before compression: trained here, that of another experiment, or both."""
-    start = None if order.start is None else load(order.start, order.device)
+    """Return the model before compression: trained here, that of other experiments, or both."""
+    start = _taken(order, corpus, work)
     if start is not None and order.experiment.train is None:
         return start
     done = work / "trained.safetensors"
@@ -239,6 +239,24 @@ def _started(order: Order, corpus: Corpus, work: Path) -> LanguageModel:
         raise KeyboardInterrupt
     save(result.model, done)
     return result.model
+
+
+def _taken(order: Order, corpus: Corpus, work: Path) -> LanguageModel | None:
+    """Return the model of another experiment, or those of several merged; None without any."""
+    if not order.starts:
+        return None
+    merged = work / "merged.safetensors"
+    if merged.exists():
+        return load(merged, order.device)
+    models = [load(path, order.device) for path in order.starts]
+    if len(models) == 1:
+        return models[0]
+    weights = order.experiment.start_weights
+    if weights is None:
+        weights = fit_weights(models, tokenize(corpus, "valid", models[0].vocabulary).ids)
+    model = merge(models, weights)
+    save(model, merged)
+    return model
 
 
 def _compressed(order: Order, corpus: Corpus, work: Path, model: LanguageModel) -> LanguageModel:

@@ -181,6 +181,31 @@ def comparison_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return _against_first(rows, "model", accuracies)
 
 
+def merging_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Return the models that were merged and, set off, the one they make.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        `model` (str), `bytes` (int), `weight` (float or None) and `perplexity` (float or None);
+        the last row is the whole. Perplexities are left out where there are none.
+    """
+    measured = any(row["perplexity"] is not None for row in rows)
+    columns = [Column("model", "left", wrap=True), Column("bytes"), Column("weight")]
+    lines = [
+        [
+            str(row["model"]),
+            f"{row['bytes']:,}",
+            "" if row["weight"] is None else human_number(row["weight"], 3),
+            *([human_number(row["perplexity"])] if measured else []),
+        ]
+        for row in rows
+    ]
+    if measured:
+        columns.append(Column("valid\nperplexity"))
+    return Table(columns, lines[:-1], lines[-1])
+
+
 def _against_first(
     rows: Sequence[Mapping[str, Any]], label: str, shares: Sequence[tuple[Column, str]]
 ) -> Table:
