@@ -42,8 +42,9 @@ BEST_PRINTED = _all_named(
 
 HEAD = """# Results
 
-Word-level Penn Treebank, static evaluation: no cache, no dynamic evaluation, no ensembles. Bytes
-are those of the file that ships, vocabulary, scales and header in it. Perplexity and microseconds
+Word-level Penn Treebank, static evaluation: no cache, no dynamic evaluation. A merged model is
+several networks in one file, all of which counts. Bytes are those of the file that ships,
+vocabulary, scales and header in it. Perplexity and microseconds
 (one thread, all log-probabilities) are those of the C library. Most times were taken while another
 run trained beside it; [runtime.md](runtime.md#speed) has those of an idle machine. Every row is an
 experiment file under [benchmarks/experiments](../benchmarks/experiments); its result file under

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from terselm.cells.apart import run_sequence
 from terselm.cells.base import RecurrentCell, State
 from terselm.compress.streams import parallel_streams
 from terselm.errors import TerselmError, UsageError
@@ -177,7 +178,7 @@ def _run_cell(
     if cell.weight_names() != ("weight_ih", "weight_hh"):
         return cell.stepwise(xs, state)
     # The fused kernels are faster, but hide the products.
-    outputs, after = cell.sequence(xs, state)
+    outputs, after = run_sequence(cell, xs, state)
     recorder.feed(cell.weight_ih, xs)
     recorder.feed(cell.weight_hh, torch.cat([state[0].unsqueeze(0), outputs[:-1]]))
     return outputs, after

@@ -13,6 +13,7 @@ from torch import Tensor
 from terselm.errors import UsageError
 from terselm.linear.base import LinearOp
 from terselm.linear.dense import Dense
+from terselm.linear.placed_blocks import PlacedBlocks
 from terselm.models.language_model import LanguageModel
 from terselm.text.batches import TokenStreams, windows
 
@@ -42,8 +43,8 @@ def ready(model: LanguageModel) -> LanguageModel:
     """Return a copy to measure with: evaluation mode, every matrix unpacked once.
 
     The copy computes the same numbers. A recurrent matrix becomes dense, since the fused kernels
-    need it so; elsewhere each leaf does, so that a low-rank product still goes through its
-    factors.
+    need it so, or its placed blocks do, whose cells run apart; elsewhere each leaf does, so that a
+    low-rank product still goes through its factors.
 
     Parameters
     ----------
@@ -53,7 +54,7 @@ def ready(model: LanguageModel) -> LanguageModel:
     copy = model.clone().eval()
     for name, op in copy.weights().items():
         if name.startswith("cells."):
-            copy.replace_weight(name, _unpacked(op, name))
+            copy.replace_weight(name, _unpacked_blocks(op, name))
         else:
             copy.replace_weight(name, op.map_leaves(_unpacked, name))
     return copy
@@ -167,6 +168,13 @@ def output_blocks(
     """Cut `hidden` [n, size] and `targets` [n] so that a block's logits stay small."""
     rows = max(1, LOGITS_BYTES // (4 * vocabulary_size))
     yield from zip(hidden.split(rows), targets.split(rows), strict=True)
+
+
+def _unpacked_blocks(op: LinearOp, name: str) -> LinearOp:
+    if not isinstance(op, PlacedBlocks):
+        return _unpacked(op, name)
+    blocks = op.children_by_name()
+    return op.with_children({key: _unpacked(block, name) for key, block in blocks.items()})
 
 
 def _unpacked(op: LinearOp, name: str) -> LinearOp:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from terselm.cells.apart import run_sequence
 from terselm.cells.base import CELLS, RecurrentCell, State
 from terselm.linear.base import LinearOp
 from terselm.linear.dense import Dense
@@ -111,7 +112,7 @@ class LanguageModel(nn.Module):
         raw = x
         after = []
         for number, (cell, before) in enumerate(zip(self.layers(), state, strict=True), start=1):
-            raw, cell_state = cell.sequence(x, before, drop.weight_drop)
+            raw, cell_state = run_sequence(cell, x, before, drop.weight_drop)
             after.append(cell_state)
             x = drop.drop(raw, drop.output if number == len(self.cells) else drop.hidden)
         return Hidden(x, raw, after)
