@@ -135,12 +135,11 @@ typedef struct tlm_grouped_rows {
 } tlm_grouped_rows;
 
 /* The sum of blocks, each times a number, zero elsewhere. The rows of the matrix and of each block
- * are cut into the same number of bands; row r of band k of block b is row rows[b] + r of band k,
- * and its column c is column columns[b] + c. */
+ * are cut into the same number of bands; row r of band k of block b is row places[2 b] + r of band
+ * k, and its column c is column places[2 b + 1] + c. */
 typedef struct tlm_placed_blocks {
     const struct tlm_matrix *blocks; /* [count] */
-    const uint32_t *rows;            /* [count] */
-    const uint32_t *columns;         /* [count] */
+    const uint32_t *places;          /* [count][2]: row, column */
     const float *scales;             /* [count]; NULL: all 1 */
     uint32_t count;
     uint32_t bands;

@@ -88,55 +88,26 @@ tlm_status tlm_read_grouped_rows(tlm_reader *reader, tlm_json spec, tlm_matrix *
     return TLM_OK;
 }
 
-/* Whether spans of `sizes` numbers from `starts` on lie in [0, size) and leave nothing out. */
-static bool fills(const uint32_t *starts, const uint32_t *sizes, uint32_t count, uint32_t size)
+/* Whether the blocks lie in rows, or columns, [0, size) and leave none of them out. */
+static bool fill(const tlm_placed_blocks *m, uint32_t column, uint32_t size)
 {
-    uint64_t end = 0;
-    for (uint32_t round = 0; round < count && end < size; round++) {
-        uint64_t next = end;
-        for (uint32_t i = 0; i < count; i++) {
-            const uint64_t stop = (uint64_t)starts[i] + sizes[i];
-            next = starts[i] <= end && stop > next ? stop : next;
-        }
-        end = next;
+    uint64_t end = 0, last = 0;
+    /* As many rounds as blocks: each finds the furthest that begins where all is filled so far. */
+    for (uint32_t i = 0; i < m->count * m->count; i++) {
+        const uint32_t b = i % m->count;
+        const uint64_t start = m->places[2 * b + column];
+        const uint64_t stop =
+            start + (column ? m->blocks[b].in : m->blocks[b].out / m->bands);
+        end = start <= end && stop > end ? stop : end;
+        last = stop > last ? stop : last;
     }
-    bool inside = true;
-    for (uint32_t i = 0; i < count; i++) {
-        inside = inside && (uint64_t)starts[i] + sizes[i] <= size;
-    }
-    return inside && end == size;
-}
-
-/* Check that the blocks, at their places, fill the matrix. */
-static tlm_status check_places(const tlm_reader *reader, const tlm_matrix *matrix)
-{
-    const tlm_placed_blocks *m = &matrix->u.placed_blocks;
-    uint32_t heights[TLM_MAX_BLOCKS], widths[TLM_MAX_BLOCKS];
-    for (uint32_t i = 0; i < m->count; i++) {
-        if (m->blocks[i].out % m->bands != 0) {
-            return tlm_refuse(reader, "bands is %u, block%u has %u rows", m->bands, i,
-                              m->blocks[i].out);
-        }
-        heights[i] = m->blocks[i].out / m->bands;
-        widths[i] = m->blocks[i].in;
-    }
-    if (matrix->out % m->bands != 0) {
-        return tlm_refuse(reader, "bands is %u, shape has %u rows", m->bands, matrix->out);
-    }
-    if (!fills(m->rows, heights, m->count, matrix->out / m->bands)) {
-        return tlm_refuse(reader, "places do not fill the %u rows of a band",
-                          matrix->out / m->bands);
-    }
-    if (!fills(m->columns, widths, m->count, matrix->in)) {
-        return tlm_refuse(reader, "places do not fill the %u columns of shape", matrix->in);
-    }
-    return TLM_OK;
+    return end == size && last == size;
 }
 
 tlm_status tlm_read_placed_blocks(tlm_reader *reader, tlm_json spec, tlm_matrix *matrix)
 {
     tlm_matrix *blocks;
-    uint32_t count, bands, places[2 * TLM_MAX_BLOCKS];
+    uint32_t count, bands;
     size_t found;
     const bool plain = false;
     bool scaled;
@@ -144,10 +115,6 @@ tlm_status tlm_read_placed_blocks(tlm_reader *reader, tlm_json spec, tlm_matrix 
     tlm_status status = read_parts(reader, spec, &blocks, &count);
     if (status == TLM_OK) {
         status = tlm_read_integer(reader, spec, "bands", 1, matrix->out, &bands);
-    }
-    if (status == TLM_OK) {
-        status = tlm_read_integers(reader, spec, "places", 0, 2 * (size_t)count,
-                                   2 * (size_t)count, places, &found);
     }
     if (status == TLM_OK) {
         status = tlm_read_flag(reader, spec, "scaled", &plain, &scaled);
@@ -158,14 +125,26 @@ tlm_status tlm_read_placed_blocks(tlm_reader *reader, tlm_json spec, tlm_matrix 
     if (status != TLM_OK) {
         return status;
     }
-    uint32_t *rows = tlm_arena_take(reader->arena, 2 * (size_t)count, sizeof *rows);
-    if (rows == NULL) {
+    const size_t numbers = 2 * (size_t)count;
+    uint32_t *places = tlm_arena_take(reader->arena, numbers, sizeof *places);
+    if (places == NULL) {
         return tlm_refuse(reader, "has more parts than are described");
     }
-    for (uint32_t i = 0; i < count; i++) {
-        rows[i] = places[2 * i];
-        rows[count + i] = places[2 * i + 1];
+    status = tlm_read_integers(reader, spec, "places", 0, numbers, numbers, places, &found);
+    if (status != TLM_OK) {
+        return status;
     }
-    matrix->u.placed_blocks = (tlm_placed_blocks){blocks, rows, rows + count, scales, count, bands};
-    return check_places(reader, matrix);
+    tlm_placed_blocks *m = &matrix->u.placed_blocks;
+    *m = (tlm_placed_blocks){blocks, places, scales, count, bands};
+    uint32_t rest = matrix->out % bands;
+    for (uint32_t i = 0; i < count; i++) {
+        rest |= blocks[i].out % bands;
+    }
+    if (rest != 0) {
+        return tlm_refuse(reader, "bands is %u, not a divisor of all rows", bands);
+    }
+    if (!fill(m, 0, matrix->out / bands) || !fill(m, 1, matrix->in)) {
+        return tlm_refuse(reader, "places leave some of shape out");
+    }
+    return TLM_OK;
 }

@@ -1,4 +1,5 @@
-/* Blocks at places of their own: products and single rows. */
+/* Blocks at places of their own: products and single rows. No block has more rows or columns than
+   the whole. */
 #include "kernels_inside.h"
 #include "product.h"
 
@@ -12,17 +13,6 @@ static uint32_t band_height(const tlm_placed_blocks *m, uint32_t block)
     return m->blocks[block].out / m->bands;
 }
 
-/* Numbers of the greatest block: rows, or columns. */
-static uint32_t most_of(const tlm_placed_blocks *m, bool rows)
-{
-    uint32_t most = 0;
-    for (uint32_t b = 0; b < m->count; b++) {
-        const uint32_t side = rows ? m->blocks[b].out : m->blocks[b].in;
-        most = side > most ? side : most;
-    }
-    return most;
-}
-
 size_t tlm_placed_room(const tlm_matrix *w, uint32_t count)
 {
     const tlm_placed_blocks *m = &w->u.placed_blocks;
@@ -31,14 +21,14 @@ size_t tlm_placed_room(const tlm_matrix *w, uint32_t count)
         most = tlm_most(most, tlm_apply_room(&m->blocks[b], count));
     most = tlm_plus(most, tlm_scratch_bytes(count, sizeof(float *)));
     return tlm_plus(most, tlm_scratch_bytes(
-                              count, tlm_padded_floats(most_of(m, true)) * sizeof(float)));
+                              count, tlm_padded_floats(w->out) * sizeof(float)));
 }
 
 void tlm_placed_multiply(const tlm_engine *engine, const tlm_matrix *w, const tlm_input *in,
                          uint32_t count, float *y, size_t stride, tlm_scratch scratch)
 {
     const tlm_placed_blocks *m = &w->u.placed_blocks;
-    const size_t width = tlm_padded_floats(most_of(m, true)), height = w->out / m->bands;
+    const size_t width = tlm_padded_floats(w->out), height = w->out / m->bands;
     float *part = tlm_scratch_take(&scratch, count, width * sizeof *part);
     const float **vectors = tlm_scratch_take(&scratch, count, sizeof *vectors);
     for (uint32_t i = 0; i < count; i++)
@@ -48,11 +38,11 @@ void tlm_placed_multiply(const tlm_engine *engine, const tlm_matrix *w, const tl
         const float scale = scale_of(m, b);
         /* Each block rounds its own part of the input. */
         for (uint32_t i = 0; i < count; i++)
-            vectors[i] = in[i].x + m->columns[b];
+            vectors[i] = in[i].x + m->places[2 * b + 1];
         tlm_apply(engine, &m->blocks[b], vectors, count, part, width, scratch);
         for (uint32_t i = 0; i < count; i++)
             for (uint32_t k = 0; k < m->bands; k++) {
-                float *to = y + i * stride + k * height + m->rows[b];
+                float *to = y + i * stride + k * height + m->places[2 * b];
                 const float *from = part + i * width + (size_t)k * high;
                 for (uint32_t r = 0; r < high; r++)
                     to[r] += scale * from[r];
@@ -67,21 +57,21 @@ size_t tlm_placed_look_up_room(const tlm_matrix *w)
     for (uint32_t b = 0; b < m->count; b++)
         most = tlm_most(most, tlm_look_up_room(&m->blocks[b]));
     return tlm_plus(most,
-                    tlm_scratch_bytes(tlm_padded_floats(most_of(m, false)), sizeof(float)));
+                    tlm_scratch_bytes(tlm_padded_floats(w->in), sizeof(float)));
 }
 
 void tlm_placed_look_up(const tlm_matrix *w, uint32_t row, float *out, tlm_scratch scratch)
 {
     const tlm_placed_blocks *m = &w->u.placed_blocks;
     const uint32_t height = w->out / m->bands, band = row / height, inside = row % height;
-    float *part = tlm_scratch_take(&scratch, tlm_padded_floats(most_of(m, false)), sizeof *part);
+    float *part = tlm_scratch_take(&scratch, tlm_padded_floats(w->in), sizeof *part);
     memset(out, 0, w->in * sizeof *out);
     for (uint32_t b = 0; b < m->count; b++) {
-        const uint32_t high = band_height(m, b);
-        if (inside < m->rows[b] || inside - m->rows[b] >= high)
+        const uint32_t high = band_height(m, b), at = inside - m->places[2 * b];
+        if (at >= high) /* also where it lies before the block */
             continue;
-        tlm_look_up(&m->blocks[b], band * high + inside - m->rows[b], part, scratch);
-        float *to = out + m->columns[b];
+        tlm_look_up(&m->blocks[b], band * high + at, part, scratch);
+        float *to = out + m->places[2 * b + 1];
         for (uint32_t c = 0; c < m->blocks[b].in; c++)
             to[c] += scale_of(m, b) * part[c];
     }
@@ -93,27 +83,20 @@ size_t tlm_placed_combine_room(const tlm_matrix *w)
     size_t most = 0;
     for (uint32_t b = 0; b < m->count; b++)
         most = tlm_most(most, tlm_combine_room(&m->blocks[b]));
-    return tlm_plus(most, tlm_plus(tlm_scratch_bytes(most_of(m, true), sizeof(float)),
-                                   tlm_scratch_bytes(tlm_padded_floats(most_of(m, false)),
-                                                     sizeof(float))));
+    return tlm_plus(most, tlm_scratch_bytes(w->out, sizeof(float)));
 }
 
 void tlm_placed_combine(const tlm_matrix *w, const float *weights, float *out, tlm_scratch scratch)
 {
     const tlm_placed_blocks *m = &w->u.placed_blocks;
     const uint32_t height = w->out / m->bands;
-    float *own = tlm_scratch_take(&scratch, most_of(m, true), sizeof *own);
-    float *part = tlm_scratch_take(&scratch, tlm_padded_floats(most_of(m, false)), sizeof *part);
+    float *own = tlm_scratch_take(&scratch, w->out, sizeof *own);
     for (uint32_t b = 0; b < m->count; b++) {
         const uint32_t high = band_height(m, b);
         for (uint32_t k = 0; k < m->bands; k++)
             for (uint32_t r = 0; r < high; r++)
                 own[k * high + r] =
-                    scale_of(m, b) * weights[(size_t)k * height + m->rows[b] + r];
-        memset(part, 0, m->blocks[b].in * sizeof *part);
-        tlm_combine(&m->blocks[b], own, part, scratch);
-        float *to = out + m->columns[b];
-        for (uint32_t c = 0; c < m->blocks[b].in; c++)
-            to[c] += part[c];
+                    scale_of(m, b) * weights[(size_t)k * height + m->places[2 * b] + r];
+        tlm_combine(&m->blocks[b], own, out + m->places[2 * b + 1], scratch);
     }
 }

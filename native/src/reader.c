@@ -95,7 +95,7 @@ tlm_status tlm_read_sizes(const tlm_reader *reader, tlm_json spec, const char *k
 }
 
 tlm_status tlm_read_integers(const tlm_reader *reader, tlm_json spec, const char *key,
-                             int64_t smallest, size_t least, size_t most, uint32_t *out,
+                             uint32_t smallest, size_t least, size_t most, uint32_t *out,
                              size_t *count)
 {
     tlm_json value, name, item;
@@ -115,10 +115,9 @@ tlm_status tlm_read_integers(const tlm_reader *reader, tlm_json spec, const char
         }
     }
     if (!good || *count < least) {
-        return tlm_refuse(reader, "%s is %.*s, expected a list of %lu to %lu %s", key,
+        return tlm_refuse(reader, "%s is %.*s, expected a list of %lu to %lu integers from %u", key,
                           tlm_shown_size(value), tlm_shown(value), tlm_shown_number(least),
-                          tlm_shown_number(most),
-                          smallest > 0 ? "positive integers" : "integers from 0");
+                          tlm_shown_number(most), smallest);
     }
     return TLM_OK;
 }

@@ -50,7 +50,7 @@ tlm_status tlm_read_flag(const tlm_reader *reader, tlm_json spec, const char *ke
                          const bool *fallback, bool *out);
 /* Read a list of `least` to `most` integers in [smallest, 2^31); `count` receives how many. */
 tlm_status tlm_read_integers(const tlm_reader *reader, tlm_json spec, const char *key,
-                             int64_t smallest, size_t least, size_t most, uint32_t *out,
+                             uint32_t smallest, size_t least, size_t most, uint32_t *out,
                              size_t *count);
 /* As `tlm_read_integers`, from 1. */
 tlm_status tlm_read_sizes(const tlm_reader *reader, tlm_json spec, const char *key, size_t least,

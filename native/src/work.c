@@ -37,49 +37,41 @@ static const tlm_matrix *blocks_of(const tlm_matrix *w, uint32_t *count)
     }
 }
 
-uint64_t tlm_product_work(const tlm_matrix *w)
+/* The work of all parts together, but of a tensor train's; that of a leaf. */
+static uint64_t sum_of(const tlm_matrix *w, uint64_t (*work_of)(const tlm_matrix *))
 {
     uint64_t work = 0;
     uint32_t count;
     switch (w->form) {
-    case TLM_LOW_RANK:
-        return plus(tlm_product_work(w->u.low_rank.left), tlm_product_work(w->u.low_rank.right));
+    case TLM_LOW_RANK: return plus(work_of(w->u.low_rank.left), work_of(w->u.low_rank.right));
     case TLM_ROW_BLOCKS:
     case TLM_GROUPED_ROWS:
     case TLM_PLACED_BLOCKS: {
         const tlm_matrix *blocks = blocks_of(w, &count);
         for (uint32_t i = 0; i < count; i++)
-            work = plus(work, tlm_product_work(&blocks[i]));
+            work = plus(work, work_of(&blocks[i]));
         return work;
     }
-    case TLM_TENSOR_TRAIN:
-        for (uint32_t i = 0; i < w->u.tensor_train.count; i++)
-            work = plus(work, times(vectors_of(&w->u.tensor_train, i),
-                                    tlm_product_work(&w->u.tensor_train.cores[i])));
-        return work;
     default: return (uint64_t)w->out * w->in;
     }
+}
+
+uint64_t tlm_product_work(const tlm_matrix *w)
+{
+    uint64_t work = 0;
+    if (w->form != TLM_TENSOR_TRAIN)
+        return sum_of(w, tlm_product_work);
+    for (uint32_t i = 0; i < w->u.tensor_train.count; i++)
+        work = plus(work, times(vectors_of(&w->u.tensor_train, i),
+                                tlm_product_work(&w->u.tensor_train.cores[i])));
+    return work;
 }
 
 /* Multiplications of adding up all rows, each times a weight. */
 static uint64_t combine_work(const tlm_matrix *w)
 {
-    uint64_t work = 0;
-    uint32_t count;
-    switch (w->form) {
-    case TLM_LOW_RANK:
-        return plus(combine_work(w->u.low_rank.left), combine_work(w->u.low_rank.right));
-    case TLM_ROW_BLOCKS:
-    case TLM_GROUPED_ROWS:
-    case TLM_PLACED_BLOCKS: {
-        const tlm_matrix *blocks = blocks_of(w, &count);
-        for (uint32_t i = 0; i < count; i++)
-            work = plus(work, combine_work(&blocks[i]));
-        return work;
-    }
-    case TLM_TENSOR_TRAIN: return times(w->out, tlm_look_up_work(w));
-    default: return (uint64_t)w->out * w->in;
-    }
+    return w->form == TLM_TENSOR_TRAIN ? times(w->out, tlm_look_up_work(w))
+                                       : sum_of(w, combine_work);
 }
 
 uint64_t tlm_look_up_work(const tlm_matrix *w)
@@ -89,13 +81,7 @@ uint64_t tlm_look_up_work(const tlm_matrix *w)
     switch (w->form) {
     case TLM_LOW_RANK:
         return plus(tlm_look_up_work(w->u.low_rank.left), combine_work(w->u.low_rank.right));
-    case TLM_PLACED_BLOCKS: {
-        /* A row may be in all of them. */
-        const tlm_matrix *blocks = blocks_of(w, &count);
-        for (uint32_t i = 0; i < count; i++)
-            work = plus(work, tlm_look_up_work(&blocks[i]));
-        return work;
-    }
+    case TLM_PLACED_BLOCKS: return sum_of(w, tlm_look_up_work); /* a row may be in all of them */
     case TLM_ROW_BLOCKS:
     case TLM_GROUPED_ROWS: {
         const tlm_matrix *blocks = blocks_of(w, &count);
