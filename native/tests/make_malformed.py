@@ -360,7 +360,7 @@ def add_bad_forms(manifest: Manifest) -> None:
     add("placed_blocks", "hole", option("places", [0, 0, 54, 14]), "places leave some of shape out")
     far = [0, 0, 53, 2**31 - 1]
     add("placed_blocks", "far", option("places", far), "places leave some of shape out")
-    add("placed_blocks", "one", option("blocks", 1), "places is")
+    add("placed_blocks", "one", option("blocks", 1), "tensor scales is F32 [2], expected F32 [1]")
     add("placed_blocks", "scaled", option("scaled", 1), "scaled is 1")
     add("placed_blocks", "nan", content("scales", 0, b"\0\0\xc0\x7f"), "tensor scales holds NaN")
     add("placed_blocks", "missing", renamed("scales"), "tensor scales is missing")

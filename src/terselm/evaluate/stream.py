@@ -44,7 +44,7 @@ def ready(model: LanguageModel) -> LanguageModel:
 
     The copy computes the same numbers. A recurrent matrix becomes dense, since the fused kernels
     need it so, or its placed blocks do, whose cells run apart; elsewhere each leaf does, so that a
-    low-rank product still goes through its factors.
+    low-rank product still goes through its factors. Blocks side by side become one.
 
     Parameters
     ----------
@@ -56,7 +56,8 @@ def ready(model: LanguageModel) -> LanguageModel:
         if name.startswith("cells."):
             copy.replace_weight(name, _unpacked_blocks(op, name))
         else:
-            copy.replace_weight(name, op.map_leaves(_unpacked, name))
+            unpacked = op.map_leaves(_unpacked, name)
+            copy.replace_weight(name, _unpacked(unpacked, name) if _is_full(unpacked) else unpacked)
     return copy
 
 
@@ -168,6 +169,11 @@ def output_blocks(
     """Cut `hidden` [n, size] and `targets` [n] so that a block's logits stay small."""
     rows = max(1, LOGITS_BYTES // (4 * vocabulary_size))
     yield from zip(hidden.split(rows), targets.split(rows), strict=True)
+
+
+def _is_full(op: LinearOp) -> bool:
+    """Return whether placed blocks multiply no less than the whole matrix would."""
+    return isinstance(op, PlacedBlocks) and op.cost().macs >= op.out_features * op.in_features
 
 
 def _unpacked_blocks(op: LinearOp, name: str) -> LinearOp:
