@@ -191,6 +191,12 @@ static void combine_quantized(const tlm_matrix *w, const float *weights, float *
     }
 }
 
+void tlm_add_scaled(float *restrict to, const float *restrict from, float scale, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        to[i] += scale * from[i];
+}
+
 void tlm_combine_leaf(const tlm_matrix *w, const float *weights, float *out)
 {
     if (w->form == TLM_DENSE) {

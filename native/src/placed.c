@@ -41,12 +41,9 @@ void tlm_placed_multiply(const tlm_engine *engine, const tlm_matrix *w, const tl
             vectors[i] = in[i].x + m->places[2 * b + 1];
         tlm_apply(engine, &m->blocks[b], vectors, count, part, width, scratch);
         for (uint32_t i = 0; i < count; i++)
-            for (uint32_t k = 0; k < m->bands; k++) {
-                float *to = y + i * stride + k * height + m->places[2 * b];
-                const float *from = part + i * width + (size_t)k * high;
-                for (uint32_t r = 0; r < high; r++)
-                    to[r] += scale * from[r];
-            }
+            for (uint32_t k = 0; k < m->bands; k++)
+                tlm_add_scaled(y + i * stride + k * height + m->places[2 * b],
+                               part + i * width + (size_t)k * high, scale, high);
     }
 }
 
@@ -71,9 +68,7 @@ void tlm_placed_look_up(const tlm_matrix *w, uint32_t row, float *out, tlm_scrat
         if (at >= high) /* also where it lies before the block */
             continue;
         tlm_look_up(&m->blocks[b], band * high + at, part, scratch);
-        float *to = out + m->places[2 * b + 1];
-        for (uint32_t c = 0; c < m->blocks[b].in; c++)
-            to[c] += scale_of(m, b) * part[c];
+        tlm_add_scaled(out + m->places[2 * b + 1], part, scale_of(m, b), m->blocks[b].in);
     }
 }
 
@@ -93,10 +88,10 @@ void tlm_placed_combine(const tlm_matrix *w, const float *weights, float *out, t
     float *own = tlm_scratch_take(&scratch, w->out, sizeof *own);
     for (uint32_t b = 0; b < m->count; b++) {
         const uint32_t high = band_height(m, b);
+        memset(own, 0, m->blocks[b].out * sizeof *own);
         for (uint32_t k = 0; k < m->bands; k++)
-            for (uint32_t r = 0; r < high; r++)
-                own[k * high + r] =
-                    scale_of(m, b) * weights[(size_t)k * height + m->places[2 * b] + r];
+            tlm_add_scaled(own + k * high, weights + (size_t)k * height + m->places[2 * b],
+                           scale_of(m, b), high);
         tlm_combine(&m->blocks[b], own, out + m->places[2 * b + 1], scratch);
     }
 }

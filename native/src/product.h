@@ -103,6 +103,9 @@ size_t tlm_look_up_room(const tlm_matrix *w);
 /* out[0 .. in) = row `row` of w. `out` has room for whole blocks of 16 numbers. */
 void tlm_look_up(const tlm_matrix *w, uint32_t row, float *out, tlm_scratch scratch);
 
+/* to[0 .. n) += scale * from; they do not overlap. */
+void tlm_add_scaled(float *restrict to, const float *restrict from, float scale, uint32_t n);
+
 /* Scratch for `tlm_combine`. */
 size_t tlm_combine_room(const tlm_matrix *w);
 /* out[0 .. in) += the rows of `w`, each times its weight. Each part of `w` is read once, so that
