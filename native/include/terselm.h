@@ -144,10 +144,11 @@ typedef struct tlm_options {
                             the words that may be among the best. It is computed by
                             `tlm_context_open` and takes its memory from the context.
                             TLM_ERROR_ARGUMENT with an adaptive output, one that is a tensor
-                            train, and blocks of rows that are themselves made of others; left
-                            out where it would not save a quarter of the bytes or the matrix has
-                            whole blocks of zeros, see `tlm_context_preview`. TLM_PREVIEW_FAST
-                            without bits is TLM_ERROR_ARGUMENT */
+                            train or placed blocks (merged models), and blocks of rows that are
+                            themselves made of others; left out where it would not save a quarter
+                            of the bytes or the matrix has whole blocks of zeros, see
+                            `tlm_context_preview`. TLM_PREVIEW_FAST without bits is
+                            TLM_ERROR_ARGUMENT */
     tlm_preview_mode preview_mode;
 } tlm_options;
 

@@ -41,11 +41,11 @@ FORMS = {
     ),
 }
 # Their rows are not looked up one by one as they are multiplied.
-REFUSED = ("tensor_train", "row_blocks", "row_blocks/mixed", "grouped_rows")
+REFUSED = ("row_blocks", "row_blocks/mixed", "grouped_rows")
 
 
 def refused(form: str) -> bool:
-    return form in REFUSED or form.startswith("tensor_train/")
+    return form in REFUSED or form.partition("/")[0] in ("tensor_train", "placed_blocks")
 
 
 def make(form: str | None, **settings: object) -> LanguageModel:

@@ -68,8 +68,9 @@ class Context:
             )
         if status == ARGUMENT and options.preview:
             raise UsageError(
-                "this output layer can have no preview: it is adaptive, a tensor train, or made of "
-                "blocks that are made of others; leave preview out"
+                "this output layer can have no preview: it is adaptive, a tensor train, "
+                "that of a merged model, or made of blocks that are made of others; leave preview "
+                "out"
             )
         check(status, "context")
 
