@@ -99,11 +99,15 @@ class PlacedBlocks(LinearOp):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x Wᵀ block by block, float32 [..., out]."""
-        y = x.new_zeros(*x.shape[:-1], self.bands, self.band_height)
-        for block, place, factor in self.placed():
-            part = block(x[..., place.column : place.column + block.in_features]) * factor
-            part = part.unflatten(-1, (self.bands, -1))  # [..., bands, height]
-            y[..., place.row : place.row + part.shape[-1]] += part
+        parts = [
+            block(x[..., place.column : place.column + block.in_features]) * factor
+            for block, place, factor in self.placed()
+        ]
+        # In the type that autocast gives products.
+        y = parts[0].new_zeros(*x.shape[:-1], self.bands, self.band_height)
+        for part, place in zip(parts, self.places, strict=True):
+            bands = part.unflatten(-1, (self.bands, -1))  # [..., bands, height]
+            y[..., place.row : place.row + bands.shape[-1]] += bands
         return y.flatten(-2)
 
     def dense(self) -> Tensor:
