@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from terselm.cli.options import Debug, Json, OptionalData, Out
+from terselm.cli.options import Debug, Json, Out
 from terselm.cli.output import Output
 from terselm.errors import UsageError
 from terselm.zoo import model_path
@@ -15,10 +15,19 @@ from terselm.zoo import model_path
 Models = Annotated[
     list[Path],
     typer.Argument(
-        metavar="MODEL...",
+        metavar="MODEL",
         help="Two or more model files, or zoo:NAME, of the same vocabulary and kind of cell.",
         show_default=False,
         parser=model_path,
+    ),
+]
+Text = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="DIR|FILE|NAME",
+        help="Text, as for train: its validation part fits the weights and gives perplexities.",
+        show_default=False,
     ),
 ]
 Weights = Annotated[
@@ -36,7 +45,7 @@ Weights = Annotated[
 def merge(
     models: Models,
     out: Out,
-    data: OptionalData = None,
+    data: Text = None,
     weights: Weights = None,
     json: Json = False,
     debug: Debug = False,
