@@ -49,7 +49,8 @@ size_t tlm_combine_room(const tlm_matrix *w)
     size_t most = 0;
     switch (w->form) {
     case TLM_LOW_RANK:
-        most = tlm_most(tlm_combine_room(w->u.low_rank.left), tlm_combine_room(w->u.low_rank.right));
+        most = tlm_most(tlm_combine_room(w->u.low_rank.left),
+                        tlm_combine_room(w->u.low_rank.right));
         return tlm_plus(most, tlm_scratch_bytes(tlm_padded_floats(w->u.low_rank.left->in),
                                                 sizeof(float)));
     case TLM_ROW_BLOCKS:
@@ -78,7 +79,8 @@ size_t tlm_look_up_room(const tlm_matrix *w)
     if (w->form == TLM_PLACED_BLOCKS)
         return tlm_placed_look_up_room(w);
     if (w->form == TLM_LOW_RANK) {
-        most = tlm_most(tlm_look_up_room(w->u.low_rank.left), tlm_combine_room(w->u.low_rank.right));
+        most = tlm_most(tlm_look_up_room(w->u.low_rank.left),
+                        tlm_combine_room(w->u.low_rank.right));
         return tlm_plus(most, tlm_scratch_bytes(tlm_padded_floats(w->u.low_rank.left->in),
                                                 sizeof(float)));
     }

@@ -67,17 +67,15 @@ def merge(
     output = Output(json)
     for path in models:
         prepare_output(out, {"one of the models": path})
-    given = None if weights is None else _numbers(weights)
+    given = [1 / len(models)] * len(models) if weights is None else _numbers(weights)
     sources = [open_model(path, "cpu") for path in models]
     ids = None if data is None else split_of(data, "valid", sources[0].vocabulary).ids
-    if given is None:
-        given = [1 / len(sources)] * len(sources)
-        # A trial, so that what does not go together is refused before the work.
-        merge_models(sources, given)
-        if ids is not None:
-            output.remark("fitting weights on validation text")
-            given = fit_weights(sources, ids)
+    # Before the fit, so that what does not go together is refused before the work.
     merged = merge_models(sources, given)
+    if weights is None and ids is not None:
+        output.remark("fitting weights on validation text")
+        given = fit_weights(sources, ids)
+        merged = merge_models(sources, given)
     found = [None if ids is None else perplexity(model, ids) for model in (*sources, merged)]
     if found[-1] is not None:
         merged.provenance["perplexity"] = {"valid": found[-1]}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from terselm.errors import TerselmError
 from terselm.linear.base import FORMS, Cost, LinearOp, read_finite, read_shape
-from terselm.linear.row_blocks import BLOCK, MAX_BLOCKS, blocks_from_file
+from terselm.linear.row_blocks import MAX_BLOCKS, blocks_by_name, blocks_from_file
 
 
 @dataclass(frozen=True)
@@ -137,11 +137,7 @@ class PlacedBlocks(LinearOp):
 
     def children_by_name(self) -> dict[str, LinearOp]:
         """Return the blocks as block0, block1, ..."""
-        return {
-            f"{BLOCK}{number}": block
-            for number, block in enumerate(self.blocks)
-            if isinstance(block, LinearOp)
-        }
+        return blocks_by_name(self.blocks)
 
     def with_children(self, children: Mapping[str, LinearOp]) -> PlacedBlocks:
         """Return other blocks at the same places."""

@@ -69,11 +69,7 @@ class RowBlocks(LinearOp):
 
     def children_by_name(self) -> dict[str, LinearOp]:
         """Return the blocks as block0, block1, ..."""
-        return {
-            f"{BLOCK}{number}": block
-            for number, block in enumerate(self.blocks)
-            if isinstance(block, LinearOp)
-        }
+        return blocks_by_name(self.blocks)
 
     def with_children(self, children: Mapping[str, LinearOp]) -> RowBlocks:
         """Return other blocks in the same order."""
@@ -89,6 +85,15 @@ class RowBlocks(LinearOp):
         op = cls(blocks_from_file(spec, tensors))
         check_stacked_shape(op, spec)
         return op
+
+
+def blocks_by_name(blocks: nn.ModuleList) -> dict[str, LinearOp]:
+    """Return blocks under the names that they have in a file."""
+    return {
+        f"{BLOCK}{number}": block
+        for number, block in enumerate(blocks)
+        if isinstance(block, LinearOp)
+    }
 
 
 def blocks_from_file(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> list[LinearOp]:

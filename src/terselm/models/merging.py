@@ -57,7 +57,7 @@ def merge(models: Sequence[LanguageModel], weights: Sequence[float]) -> Language
     """
     if len(models) < 2 or len(weights) != len(models):
         raise UsageError(f"{len(models)} models and {len(weights)} weights; give two or more")
-    factors = torch.tensor(list(weights), dtype=torch.float32)
+    factors = torch.tensor(list(weights), dtype=torch.float32, device=models[0].device)
     if not torch.isfinite(factors).all() or (factors == 0).any():
         raise UsageError(f"weights are {list(weights)}; give finite numbers other than 0")
     for model in models[1:]:
