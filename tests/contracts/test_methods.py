@@ -87,6 +87,7 @@ CASES: dict[str, list[dict[str, Any]]] = {
         {"size": 8, "shared": True},
     ],
     "half_bias": [{}],
+    "unpack": [{}],
     "recover": [
         {"epochs": 1},
         {"epochs": 1, "distill": True},
