@@ -11,7 +11,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def resolved(precision: Precision, device: torch.device) -> Precision:
-    """Return the precision itself, for "auto" bfloat16 where the device multiplies it natively.
+    """Return the precision itself, for "auto" bfloat16 where the device multiplies it faster.
 
     Parameters
     ----------
@@ -27,11 +27,9 @@ def resolved(precision: Precision, device: torch.device) -> Precision:
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        # torch has no public name for what it asks the processor.
-        native = any(
-            getattr(torch.cpu, name, lambda: False)()
-            for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-        )
+        # torch has no public name for what it asks the processor. Without tiles bfloat16 is no
+        # faster: oneDNN multiplies it at half the speed of float32 on a Xeon with AVX-512 BF16 alone.
+        native = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
     return "bfloat16" if native else "float32"
 
 
