@@ -63,6 +63,7 @@ def test_an_experiment_may_merge_models_of_others(
         "dense": {"train": TRAIN, "seeds": [0, 1]},
         "fitted": both,
         "weighted": {**both, "start_weights": [0.25, 0.5], "compress": HALF},
+        "member": {"start": "fitted", "start_member": 1},
     }
     done = reproduce(write_suite(rows), tmp_path / "out", corpus)
     assert done.returncode == 0, done.stderr
@@ -77,6 +78,10 @@ def test_an_experiment_may_merge_models_of_others(
         found = load(models / f"{name}.safetensors")
         for weight, op in found.weights().items():
             assert torch.equal(op.dense(), expected.weights()[weight].dense())
+    alone = load(models / "member.safetensors")
+    assert alone.config == parts[1].config
+    for weight, op in alone.weights().items():
+        assert torch.equal(op.dense(), parts[1].weights()[weight].dense())
     valid = {name: each["valid"]["perplexity"] for name, each in results(tmp_path / "out").items()}
     assert valid["fitted"] < min(valid["dense"], valid["dense-seed-1"])
 

@@ -31,6 +31,8 @@ def suite_of(**changes: Any) -> dict[str, Experiment]:
         ({"start": "other"}, "without train or compress"),
         ({"start": "other", "compress": FOUR_BITS, "start_weights": [1]}, "two or more"),
         ({"start": ["other", "dense"], "start_weights": [1]}, "start_weights needs as many"),
+        ({"start": ["other", "dense"], "start_member": 1}, "start_member needs one"),
+        ({"start": "other", "start_member": -1}, "start_member"),
         ({"start": ["other"]}, "at least 2"),
         ({"train": {**TRAIN, "seed": 3}}, "seeds"),
         ({"train": TRAIN, "seeds": []}, "seeds"),

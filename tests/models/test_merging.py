@@ -9,11 +9,13 @@ from terselm.compress.apply import compress
 from terselm.compress.base import Context
 from terselm.compress.recipe import Recipe
 from terselm.errors import UsageError
+from terselm.linear.dense import Dense
 from terselm.linear.placed_blocks import PlacedBlocks
 from terselm.models.checkpoint import load, save
 from terselm.models.config import ModelConfig
 from terselm.models.language_model import LanguageModel
 from terselm.models.merging import merge
+from terselm.models.splitting import member
 from terselm.text.build import vocabulary_from_words
 from tests.tiny import CELL_VARIANTS, WORDS, make_output_variant
 
@@ -139,3 +141,36 @@ def test_sizes_that_would_leave_no_projection_are_refused():
     ]
     with pytest.raises(UsageError, match="have the same sum"):
         merge(parts, WEIGHTS)
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize("cell", CELL_VARIANTS)
+def test_members_are_the_models_that_were_merged(cell, output):
+    parts = [make_part(cell, output, hidden, seed) for hidden, seed in ((12, 0), (9, 1))]
+    with torch.no_grad():
+        parts[1].output.bias.copy_(parts[0].output.bias)
+    merged = merge(parts, WEIGHTS)
+    for number, part in enumerate(parts):
+        alone = member(merged, number)
+        assert alone.config == part.config
+        assert {k: op.kind for k, op in alone.weights().items()} == {
+            k: op.kind for k, op in part.weights().items()
+        }
+        torch.testing.assert_close(
+            log_probabilities(alone), log_probabilities(part), rtol=0, atol=2e-5
+        )
+        with torch.no_grad():
+            alone.embedding.weight.zero_()
+        assert merged.weights()["embedding"].children_by_name()[f"block{number}"].weight.any()
+
+
+def test_only_merged_models_have_members():
+    part = make_part("lstm", "untied", 12, 0)
+    with pytest.raises(UsageError, match="was not merged"):
+        member(part, 0)
+    merged = merge([part, part], WEIGHTS)
+    with pytest.raises(UsageError, match="member 2 is asked for, of 2"):
+        member(merged, 2)
+    merged.replace_weight("cells.0.weight_hh", Dense(merged.weights()["cells.0.weight_hh"].dense()))
+    with pytest.raises(UsageError, match="was not merged"):
+        member(merged, 0)

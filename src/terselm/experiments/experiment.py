@@ -23,7 +23,10 @@ USUAL_DATA = "ptb"
 """The corpus that `terselm reproduce` reads if it is told nothing else."""
 UNHASHED = ("title", "published", "note", "seeds", "budget")
 """Fields that say something about a model and nothing about how it is made."""
-ADDED = ("start_seed", "start_weights", "teacher_seed", "generated", "generated_seed")
+ADDED = (
+    *("start_seed", "start_weights", "start_member"),
+    *("teacher_seed", "generated", "generated_seed"),
+)
 """Fields that count for a key only where they are set."""
 
 
@@ -89,6 +92,8 @@ class Experiment(BaseModel):
         seed.
     start_weights : list of float or None
         Of the models that are merged, in their order; None: those that fit validation text best.
+    start_member : int or None
+        Of a model that was merged, that one alone of those that it was merged of, from 0.
     teacher : str, list of str, or None
         The experiment whose model teaches, in `train` and in steps that distil; several teach
         together, by the mean of their distributions. "NAME-seed-N" is that run of it alone.
@@ -119,6 +124,7 @@ class Experiment(BaseModel):
     start: str | Annotated[list[str], Field(min_length=2)] | None = None
     start_seed: Seed | None = None
     start_weights: list[float] | None = None
+    start_member: Annotated[int, Field(ge=0)] | None = None
     teacher: str | Annotated[list[str], Field(min_length=1)] | None = None
     teacher_seed: Seed | None = None
     generated: Annotated[int, Field(gt=0)] | None = None
@@ -134,11 +140,14 @@ class Experiment(BaseModel):
     def _check(self) -> Experiment:
         if self.train is None and self.start is None:
             raise ValueError("give train, or start, or both")
-        if self.train is None and not self.compress and not isinstance(self.start, list):
+        changes = self.train or self.compress or self.start_member is not None
+        if not changes and not isinstance(self.start, list):
             raise ValueError("start without train or compress makes nothing new")
         several = len(self.starts()) if isinstance(self.start, list) else 0
         if self.start_weights is not None and len(self.start_weights) != several:
             raise ValueError("start_weights needs as many experiments in start, two or more")
+        if self.start_member is not None and not isinstance(self.start, str):
+            raise ValueError("start_member needs one experiment in start")
         if self.start_seed is not None and self.start is None:
             raise ValueError("start_seed without start says nothing")
         if len(set(self.seeds)) < len(self.seeds):

@@ -39,6 +39,7 @@ from terselm.models.checkpoint import load, save
 from terselm.models.language_model import LanguageModel
 from terselm.models.merging import merge
 from terselm.models.sampling import count_tokens
+from terselm.models.splitting import member
 from terselm.pipeline.finish import machine
 from terselm.pipeline.recovery import make_recovery
 from terselm.runtime.timing import measure_quickly
@@ -242,13 +243,18 @@ def _started(order: Order, corpus: Corpus, work: Path) -> LanguageModel:
 
 
 def _taken(order: Order, corpus: Corpus, work: Path) -> LanguageModel | None:
-    """Return the model of another experiment, or those of several merged; None without any."""
+    """Return the model of another experiment, a member of it, or those of several merged.
+
+    None where there is no other experiment.
+    """
     if not order.starts:
         return None
     merged = work / "merged.safetensors"
     if merged.exists():
         return load(merged, order.device)
     models = [load(path, order.device) for path in order.starts]
+    if order.experiment.start_member is not None:
+        return member(models[0], order.experiment.start_member)
     if len(models) == 1:
         return models[0]
     weights = order.experiment.start_weights

@@ -1,4 +1,4 @@
-"""Every number as float32 again."""
+"""Every number by itself again."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from terselm.models.language_model import LanguageModel
 @register_method("unpack")
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
 class Unpack(ModelMethod):
-    """Store codes, sparse values and halves as plain float32 numbers, the same in value.
+    """Store codes and sparse values as plain numbers, the same in value.
 
     Training changes numbers, not codes. So a compressed model is unpacked where it is to be
     trained further as if it had never been compressed, as a pretrained one. Factors stay
-    factors, blocks stay blocks.
+    factors, blocks stay blocks, float16 stays float16.
 
     Recipe::
 
@@ -32,7 +32,7 @@ class Unpack(ModelMethod):
     """
 
     def apply(self, model: LanguageModel, context: Context) -> LanguageModel:
-        """Return the model with every leaf dense, in float32."""
+        """Return the model with every leaf dense."""
         change_leaves(model, _unpacked)
         model.config = model.config.model_copy(update={"output_bias": "float32"})
         model.replace_bias("output.bias", model.output.bias.detach())
@@ -40,6 +40,6 @@ class Unpack(ModelMethod):
 
 
 def _unpacked(leaf: LinearOp, _: str) -> LinearOp:
-    if leaf.kind == Dense.kind and stored_type_of(leaf) == "float32":
+    if leaf.kind == Dense.kind:
         return leaf
-    return Dense(leaf.dense().detach())
+    return Dense(leaf.dense().detach(), stored_type_of(leaf))
