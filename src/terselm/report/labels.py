@@ -28,7 +28,7 @@ def place_labels(
     places: Sequence[Place],
     texts: Sequence[str],
     colors: Sequence[str],
-    line: Sequence[Place],
+    lines: Sequence[Sequence[Place]],
 ) -> None:
     """Write each text beside its place, where it covers least.
 
@@ -46,14 +46,16 @@ def place_labels(
         The points, in data coordinates.
     texts, colors : sequence of str
         For each point; one with an empty text is kept clear of, and gets no label.
-    line : sequence of (float, float)
-        A line to keep clear of, in data coordinates; may be empty.
+    lines : sequence of sequence of (float, float)
+        Lines to keep clear of, in data coordinates.
     """
     to_pixels = axes.transData.transform
     points = [tuple(to_pixels(place)) for place in places]
     half = MARKER * canvas.figure.dpi / 100
     markers = [Bbox([(x - half, y - half), (x + half, y + half)]) for x, y in points]
-    traced = _along([tuple(to_pixels(place)) for place in line])
+    traced = [
+        point for line in lines for point in _along([tuple(to_pixels(place)) for place in line])
+    ]
     taken: list[Bbox] = []
     # Crowded points choose first.
     labelled = [number for number, text in enumerate(texts) if text]

@@ -155,7 +155,7 @@ def _draw(points: Sequence[FrontierPoint], title: str) -> Figure:
     ]
     places = [(float(point.bytes), point.perplexity) for point in points]
     line = [(float(point.bytes), point.perplexity) for point in front]
-    place_labels(canvas, axes, places, texts, colors, line)
+    place_labels(canvas, axes, places, texts, colors, [line])
     return figure
 
 

@@ -78,6 +78,7 @@ def _draw(series: Sequence[Series], title: str) -> Figure:
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.set_xscale("log")
+    lines = []
     for number, each in enumerate(series):
         axes.scatter(
             [point.bytes for point in each.points],
@@ -91,10 +92,10 @@ def _draw(series: Sequence[Series], title: str) -> Figure:
             zorder=3 + (number == 0),
         )
         if each.joined:
-            front = pareto_front(each.points)
+            line = [(float(p.bytes), p.perplexity) for p in pareto_front(each.points)]
+            lines.append(line)
             axes.plot(
-                [point.bytes for point in front],
-                [point.perplexity for point in front],
+                *zip(*line, strict=True),
                 color=COLORS[number],
                 linewidth=1.4,
                 alpha=0.55,
@@ -110,5 +111,5 @@ def _draw(series: Sequence[Series], title: str) -> Figure:
             places.append((float(point.bytes), point.perplexity))
             texts.append(point.label if point in each.named else "")
             colors.append(COLORS[number])
-    place_labels(canvas, axes, places, texts, colors, [])
+    place_labels(canvas, axes, places, texts, colors, lines)
     return figure

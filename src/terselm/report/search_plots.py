@@ -178,7 +178,7 @@ def _label_special(figure: Figure, axes: Axes, results: Values, edge: float) -> 
     line = [(float(each["bytes"]), min(each["perplexity"], edge)) for each in results["front"]]
     canvas = figure.canvas
     assert isinstance(canvas, FigureCanvasAgg)
-    place_labels(canvas, axes, places, texts, [INK] * len(places), line)
+    place_labels(canvas, axes, places, texts, [INK] * len(places), [line])
 
 
 def _parts(results: Values) -> Figure:
