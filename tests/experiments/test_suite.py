@@ -159,6 +159,7 @@ def test_a_model_may_be_trained_further():
     suite = suite_of()
     suite["more"] = Experiment(title="more", start="dense", train={"epochs": 2})
     suite["longer"] = Experiment(title="more", start="dense", train={"epochs": 3})
+    assert Experiment(title="usual", start="dense", train={}).needs() == ["dense"]
     assert suite["more"].needed_runs(5) == [("dense", 5)]
     assert key_of("more", 5, suite) != key_of("longer", 5, suite)
 

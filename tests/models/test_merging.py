@@ -171,6 +171,8 @@ def test_only_merged_models_have_members():
     merged = merge([part, part], WEIGHTS)
     with pytest.raises(UsageError, match="member 2 is asked for, of 2"):
         member(merged, 2)
+    with pytest.raises(UsageError, match="add up to 0"):
+        member(merge([part, part], [1.0, -1.0]), 0)
     merged.replace_weight("cells.0.weight_hh", Dense(merged.weights()["cells.0.weight_hh"].dense()))
     with pytest.raises(UsageError, match="was not merged"):
         member(merged, 0)

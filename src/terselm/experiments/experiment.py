@@ -140,8 +140,8 @@ class Experiment(BaseModel):
     def _check(self) -> Experiment:
         if self.train is None and self.start is None:
             raise ValueError("give train, or start, or both")
-        changes = self.train or self.compress or self.start_member is not None
-        if not changes and not isinstance(self.start, list):
+        taken_as_it_is = isinstance(self.start, str) and self.start_member is None
+        if self.train is None and not self.compress and taken_as_it_is:
             raise ValueError("start without train or compress makes nothing new")
         several = len(self.starts()) if isinstance(self.start, list) else 0
         if self.start_weights is not None and len(self.start_weights) != several:

@@ -31,7 +31,7 @@ def member(model: LanguageModel, number: int) -> LanguageModel:
     Raises
     ------
     UsageError
-        If the model was not merged, or of fewer models.
+        If the model was not merged, or of fewer models, or with weights that add up to 0.
     """
     blocks = {name: _blocks(op) for name, op in model.clone().weights().items()}
     count = len(blocks["embedding"])
@@ -86,4 +86,7 @@ def _sum_of_scales(model: LanguageModel) -> float:
     scaled = weights.get("output_projection", weights.get("output", weights["embedding"]))
     if not isinstance(scaled, PlacedBlocks) or scaled.scales is None:
         raise UsageError(NOT_MERGED)
-    return float(scaled.scales.sum())
+    total = float(scaled.scales.sum())
+    if total == 0:
+        raise UsageError("the weights of the merged models add up to 0; no bias can be divided")
+    return total

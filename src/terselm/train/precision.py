@@ -25,12 +25,12 @@ def resolved(precision: Precision, device: torch.device) -> Precision:
     if precision != "auto":
         return precision
     if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        faster = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         # torch has no public name for what it asks the processor. Without tiles bfloat16 is no
         # faster: on a Xeon with AVX-512 BF16 alone oneDNN needs twice the time of float32.
-        native = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
-    return "bfloat16" if native else "float32"
+        faster = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
+    return "bfloat16" if faster else "float32"
 
 
 def mixed(precision: Precision, device: torch.device) -> AbstractContextManager[object]:

@@ -19,7 +19,8 @@ class Unpack(ModelMethod):
 
     Training changes numbers, not codes. So a compressed model is unpacked where it is to be
     trained further as if it had never been compressed, as a pretrained one. Factors stay
-    factors, blocks stay blocks, float16 stays float16.
+    factors, blocks stay blocks, matrices in float16 stay so; the output layer's bias becomes
+    float32.
 
     Recipe::
 
