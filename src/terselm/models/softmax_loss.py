@@ -12,6 +12,8 @@ from torch.autograd.function import once_differentiable
 from terselm.cells.products import product_type
 from terselm.models.lesson import ROWS, Lesson, Samples, Scores, mean_softmax
 
+LEAST = 1e-30  # far from where the logarithm of a float32 probability loses digits
+
 
 def softmax_loss(
     features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, lesson: Lesson | None = None
@@ -98,17 +100,21 @@ class _SoftmaxLoss(torch.autograd.Function):
             of_bias = torch.zeros_like(offset)
             divergence = torch.zeros((), dtype=wide)
             nll = torch.zeros((), dtype=wide)
+            space = torch.empty_like(scores[:ROWS], dtype=wide)
             for start in range(0, count, ROWS):
                 rows = slice(start, min(start + ROWS, count))
-                chunk = scores[rows].to(wide).add_(offset)
+                chunk = torch.add(scores[rows], offset, out=space[: rows.stop - start])
+                # The gradient takes the scores' place, at once where that is of its type.
+                gradient = scores[rows] if scores.dtype == wide else torch.empty_like(chunk)
                 if lesson is None:
-                    nats, gradient = _cross_entropy(chunk, targets[rows])
+                    nats = _cross_entropy(chunk, targets[rows], gradient)
                 else:
-                    nats, far, gradient = _taught(chunk, targets[rows], lesson, rows)
+                    nats, far = _taught(chunk, targets[rows], lesson, rows, gradient)
                     divergence += far
                 nll += nats
                 of_bias += gradient.sum(0)
-                scores[rows] = gradient
+                if scores.dtype != wide:
+                    scores[rows] = gradient
         loss = nll = nll / count
         if lesson is not None:
             loss = (1 - lesson.weight) * nll
@@ -137,23 +143,27 @@ class _SoftmaxLoss(torch.autograd.Function):
         )
 
 
-def _cross_entropy(scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the sum of the negative log-likelihoods, and its gradient [rows, vocabulary]."""
+def _cross_entropy(scores: Tensor, targets: Tensor, gradient: Tensor) -> Tensor:
+    """Write its gradient [rows, vocabulary]; return the sum of the negative log-likelihoods."""
     index = targets.unsqueeze(1)
-    below = scores.amax(1, keepdim=True) - scores.gather(1, index)
-    gradient = torch.softmax(scores, 1)
-    # The greatest probability is exp(0) over the sum of all.
-    nats = (below - gradient.amax(1, keepdim=True).log()).sum()
+    torch.softmax(scores, 1, out=gradient)
+    chosen = gradient.gather(1, index)
+    if bool((chosen > LEAST).all()):
+        nats = -chosen.log().sum()
+    else:
+        # Where it is nearly 0; the greatest of a row is exp(0) over the row's sum.
+        below = scores.amax(1, keepdim=True) - scores.gather(1, index)
+        nats = (below - gradient.amax(1, keepdim=True).log()).sum()
     gradient.scatter_add_(1, index, gradient.new_full(index.shape, -1.0))
-    return nats, gradient
+    return nats
 
 
 def _taught(
-    scores: Tensor, targets: Tensor, lesson: Lesson, rows: slice
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the sums of nll and of how far the teachers are, and the loss's gradient."""
+    scores: Tensor, targets: Tensor, lesson: Lesson, rows: slice, gradient: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Write the loss's gradient; return the sums of nll and of how far the teachers are."""
     share, temperature = lesson.weight, lesson.temperature
-    nats, gradient = _cross_entropy(scores, targets)
+    nats = _cross_entropy(scores, targets, gradient)
     # Below: the logarithm of a softmax is its scores less that of their sum, so that no logarithm
     # of every word is needed.
     if temperature == 1.0:
@@ -168,7 +178,7 @@ def _taught(
         log_sums = _log_sums(soft, found)
         gradient.mul_(1 - share).add_(found, alpha=share * temperature)
     far = _less_what_they_say(gradient, soft, lesson, rows)
-    return nats, far + log_sums, gradient
+    return nats, far + log_sums
 
 
 def _less_what_they_say(gradient: Tensor, soft: Tensor, lesson: Lesson, rows: slice) -> Tensor:
