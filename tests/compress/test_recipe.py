@@ -80,9 +80,16 @@ def test_a_broken_file_is_named(tmp_path, text, message):
     assert "\n" not in str(caught.value)
 
 
-def test_neither_file_nor_preset():
-    with pytest.raises(UsageError, match="did you mean 'balanced'"):
-        load_recipe("balansed")
+def test_a_method_by_its_name_is_a_recipe():
+    assert load_recipe("unpack").as_list() == [{"method": "unpack"}]
+    with pytest.raises(UsageError, match=r"recipe low_rank: step 1 \(low_rank\)"):
+        load_recipe("low_rank")
+
+
+@pytest.mark.parametrize(("word", "meant"), [("balansed", "balanced"), ("unpak", "unpack")])
+def test_neither_file_nor_preset_nor_method(word, meant):
+    with pytest.raises(UsageError, match=f"did you mean '{meant}'"):
+        load_recipe(word)
 
 
 @pytest.mark.parametrize(

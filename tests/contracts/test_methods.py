@@ -265,7 +265,7 @@ def test_the_source_is_unchanged_when_a_step_fails(name):
 @pytest.mark.parametrize(("first", "second"), [("quantize", "low_rank"), ("quantize", "quantize")])
 def test_a_form_that_a_method_cannot_take_is_named(first, second):
     items = [{"method": first}, {"method": second, **CASES[second][0]}]
-    with pytest.raises(UsageError, match=f"{second} takes dense.* weights, and embedding is"):
+    with pytest.raises(UsageError, match=rf"\({second}\): takes dense.* weights, and embedding is"):
         compress(make_model("lstm"), Recipe.from_list(items))
 
 

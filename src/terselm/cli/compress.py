@@ -18,7 +18,12 @@ if TYPE_CHECKING:
     from terselm.text.token_cache import TokenizedSplit
 
 RecipeOption = Annotated[
-    str, typer.Option("--recipe", metavar="FILE|PRESET", help="Recipe file or preset.")
+    str,
+    typer.Option(
+        "--recipe",
+        metavar="FILE|PRESET|METHOD",
+        help="Recipe file, or a preset or a single method by its name.",
+    ),
 ]
 Split = Annotated[
     str,
@@ -92,10 +97,11 @@ def compress(
         found = measure(current)
         size = _size_with(current, split, found)
         larger = size > LARGER * rows[-1]["bytes"]
+        meant = steps.steps[record.number - 1].method.enlarges
         rows.append({"step": record.description, "bytes": size, "perplexity": found})
         reached = "" if found is None else f", perplexity {found:.2f}"
         output.remark(f"{record.number}. {record.description}: {size:,} bytes{reached}")
-        if larger:
+        if larger and not meant:
             output.remark(f"step {record.number} made the file larger; leave it out, or change it")
 
     context = Context()

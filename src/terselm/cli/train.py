@@ -16,6 +16,7 @@ from terselm.zoo import model_path
 
 if TYPE_CHECKING:
     from terselm.experiments.training import Trainer
+    from terselm.models.language_model import LanguageModel
 
 MODEL, TEXT, OPTIMIZATION = "Model", "Text", "Optimization"
 REGULARIZATION, RUN = "Regularization", "Run"
@@ -285,7 +286,22 @@ def train(
     if model is not None and not resume:
         before = validation_perplexity(model, trainer.valid_tokens.ids)
         screen.remark(f"{start}: valid perplexity {before:.2f}, before it is trained further")
+        _say_what_stays(model, f"{start}", screen)
     _train(trainer, out, device, resume, screen)
+
+
+def _say_what_stays(model: LanguageModel, start: str, output: Output) -> None:
+    """Say that codes are not trained, where the model has any."""
+    from terselm.train.run import trainable_parameters
+
+    learn = sum(parameter.numel() for parameter in trainable_parameters(model).values())
+    total = model.parameter_count()
+    if learn < total:
+        output.remark(
+            f"{start} is compressed: its codes stay, only {learn:,} numbers beside them (scales, "
+            f"biases) learn; to train all {total:,}, unpack it first: terselm compress {start} "
+            "--recipe unpack --out FILE"
+        )
 
 
 def _train(trainer: Trainer, out: Path, device: str, resume: bool, output: Output) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
@@ -131,6 +131,8 @@ class Method:
     """One step of a recipe. Subclasses are frozen dataclasses of their options."""
 
     name: ClassVar[str]
+    enlarges: ClassVar[bool] = False
+    """Whether a larger file is what it is for."""
 
     def reads_calibration(self) -> bool:
         """Return whether it looks at `Context.calibration` where there is any."""
@@ -192,11 +194,27 @@ class WeightMethod(Method):
 
     def _checked(self, leaf: LinearOp, name: str, context: Context) -> LinearOp:
         if leaf.kind not in self.takes:
-            raise UsageError(
-                f"{self.name} takes {' or '.join(self.takes)} weights, and {name} is "
-                f"{leaf.kind}; put {self.name} before the step that stored it so"
-            )
+            raise wrong_form(self.name, self.takes, name, leaf)
         return self.apply_to_leaf(leaf, name, context)
+
+
+def wrong_form(method: str, takes: Sequence[str], name: str, op: LinearOp) -> UsageError:
+    """Return the error of a method that does not take the form in which a weight is stored.
+
+    Parameters
+    ----------
+    method : str
+    takes : sequence of str
+        The forms that it takes.
+    name : str
+        Of the weight.
+    op : LinearOp
+        How it is stored.
+    """
+    advice = f"put {method} before the step that stored it so"
+    if "dense" in takes:
+        advice += ", or `unpack` before it"
+    return UsageError(f"takes {' or '.join(takes)} weights, and {name} is {op.kind}; {advice}")
 
 
 class ModelMethod(Method):

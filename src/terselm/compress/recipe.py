@@ -96,12 +96,12 @@ class Recipe:
 
 
 def load_recipe(where: str | Path) -> Recipe:
-    """Read a recipe file, or a preset by its name.
+    """Read a recipe file, or take a preset, or a single method with its defaults, by its name.
 
     Raises
     ------
     UsageError
-        If there is neither, or the recipe is wrong; the message names file and step.
+        If there is none, or the recipe is wrong; the message names file and step.
     """
     path = Path(where)
     if path.is_file():
@@ -111,9 +111,11 @@ def load_recipe(where: str | Path) -> Recipe:
             raise TerselmError(f"cannot read recipe {path}: {error}") from None
     elif str(where) in presets():
         text = resources.files(PRESETS).joinpath(f"{where}.yaml").read_text(encoding="utf-8")
+    elif str(where) in METHODS:
+        text = f"- {{method: {where}}}"
     else:
-        hint = suggest(str(where), presets())
-        raise UsageError(f"there is no recipe file and no preset {str(where)!r}; {hint}")
+        hint = suggest(str(where), [*presets(), *METHODS])
+        raise UsageError(f"there is no recipe file, preset or method {str(where)!r}; {hint}")
     try:
         items = yaml.safe_load(text)
     except yaml.YAMLError as error:

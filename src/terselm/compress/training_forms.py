@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from terselm.compress.base import wrong_form
 from terselm.compress.leaves import change_leaves
 from terselm.compress.recipe import is_inside_another, matching_weights
-from terselm.errors import UsageError
 from terselm.linear.base import LinearOp
 from terselm.linear.dense import Dense
 from terselm.linear.sparse import Sparse
@@ -51,10 +51,7 @@ def replace_leaves(
             return change(leaf, name)
         if skip_others:
             return leaf
-        raise UsageError(
-            f"{method} takes {getattr(sort, 'kind', sort.__name__)} weights, and {name} is "
-            f"{leaf.kind}; put {method} before the step that stored it so"
-        )
+        raise wrong_form(method, [getattr(sort, "kind", sort.__name__)], name, leaf)
 
     change_leaves(model, visit)
 

@@ -161,7 +161,8 @@ def probe(
     leaves = {name: leaf for name, leaf in model.leaves().items() if leaf.kind == "dense"}
     if not leaves:
         raise UsageError(
-            "no matrix of the model is stored dense; search from the model before it was compressed"
+            "no matrix of the model is stored dense; search from the model before it was "
+            "compressed, or from this one after `terselm compress --recipe unpack`"
         )
     divergence = Divergence(model, calibration)
     context = Context(source=model, statistics=statistics, model=model)

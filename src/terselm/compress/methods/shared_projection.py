@@ -12,7 +12,7 @@ from torch import Tensor
 from terselm.cells.base import RecurrentCell
 from terselm.cells.gru import GRU
 from terselm.cells.projected_gru import ProjectedGRU
-from terselm.compress.base import OPTIONS, Context, ModelMethod, register_method
+from terselm.compress.base import OPTIONS, Context, ModelMethod, register_method, wrong_form
 from terselm.compress.factorization import DAMPING, Damping, weighted_svd, word_weights
 from terselm.compress.readers import input_readers, stacked_input_matrix
 from terselm.compress.sensitivity import output_sensitivities
@@ -119,10 +119,7 @@ class SharedProjection(ModelMethod):
             )
         for name, op in model.weights().items():
             if not isinstance(op, Dense):
-                raise UsageError(
-                    f"takes dense weights, and {name} is {op.kind}; put it before the step that "
-                    "stored it so"
-                )
+                raise wrong_form(self.name, [Dense.kind], name, op)
         most = min(cell.output_size for cell in model.layers()) - 1
         if most < 1:
             raise UsageError("a layer with an output of 1 cannot be projected")

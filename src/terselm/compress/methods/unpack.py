@@ -22,7 +22,7 @@ class Unpack(ModelMethod):
     factors, blocks stay blocks, matrices in float16 stay so; the output layer's bias becomes
     float32.
 
-    Recipe::
+    Recipe, also by the method's name alone (`--recipe unpack`)::
 
         - {method: unpack}
 
@@ -31,6 +31,8 @@ class Unpack(ModelMethod):
     When not: to train a model in its codes, use `recover` with `train_codes`; to keep the zeros
     of a sparse one, `recover`.
     """
+
+    enlarges = True
 
     def apply(self, model: LanguageModel, context: Context) -> LanguageModel:
         """Return the model with every leaf dense."""
