@@ -96,12 +96,12 @@ def compress(
     def note(record: StepRecord, current: LanguageModel) -> None:
         found = measure(current)
         size = _size_with(current, split, found)
-        larger = size > LARGER * rows[-1]["bytes"]
-        meant = steps.steps[record.number - 1].method.enlarges
+        method = steps.steps[record.number - 1].method
+        larger = size > LARGER * rows[-1]["bytes"] and not method.enlarges
         rows.append({"step": record.description, "bytes": size, "perplexity": found})
         reached = "" if found is None else f", perplexity {found:.2f}"
         output.remark(f"{record.number}. {record.description}: {size:,} bytes{reached}")
-        if larger and not meant:
+        if larger:
             output.remark(f"step {record.number} made the file larger; leave it out, or change it")
 
     context = Context()

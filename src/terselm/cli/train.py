@@ -286,7 +286,7 @@ def train(
     if model is not None and not resume:
         before = validation_perplexity(model, trainer.valid_tokens.ids)
         screen.remark(f"{start}: valid perplexity {before:.2f}, before it is trained further")
-        _say_what_stays(model, f"{start}", screen)
+        _say_what_stays(model, str(start), screen)
     _train(trainer, out, device, resume, screen)
 
 
