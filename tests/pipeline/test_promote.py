@@ -10,11 +10,14 @@ from terselm.pipeline.budget import Limits
 from terselm.pipeline.promote import (
     FIRST_RUNG,
     RUNGS,
+    SCALES,
     Training,
     first_epochs,
     first_rung,
     next_rung,
+    others_of_rung,
     parents_of,
+    scales_rung,
     whole_or_part,
     with_training,
 )
@@ -44,6 +47,7 @@ def test_epochs_are_those_that_recover_can_do(epochs: float, done: float):
 def test_a_round_fills_its_time():
     epochs = first_epochs(1000.0, 200.0, 20.0)
     trainings = [1.0] * FIRST_RUNG + [factor for factor, many in RUNGS for _ in range(many)]
+    trainings.append(SCALES)
     spent = sum(20.0 + 200.0 * epochs * factor for factor in trainings)
     assert spent == pytest.approx(1000.0)
     assert first_epochs(100.0, 200.0, 20.0) == 0
@@ -64,21 +68,80 @@ def test_with_a_limit_on_perplexity_the_smallest_hopeful_ones_are_trained():
     assert [each.number for each in parents] == [1]
 
 
-def test_rungs_grow_longer_and_keep_how_they_train():
+def recovered(jobs, first: int, perplexities):
+    return [
+        replace(candidate(first + number, 10, perplexity), recipe=job.recipe)
+        for number, (job, perplexity) in enumerate(zip(jobs, perplexities, strict=True))
+    ]
+
+
+def recoveries(job):
+    return [step for step in job.recipe if step["method"] == "recover"]
+
+
+def test_the_others_are_trained_as_the_first_one_best():
     parents = [
-        replace(candidate(bits, 10, 20.0), recipe=[{**CODES, "bits": bits}]) for bits in (3, 4)
+        replace(candidate(bits, 10, 20.0), recipe=[{**CODES, "bits": bits}]) for bits in (2, 3, 4)
     ]
-    jobs = first_rung(parents, 0.1, 0.3, single=None)
-    assert len({job.key for job in jobs}) == 4
+    jobs = first_rung(parents, 0.1, 0.3)
+    assert [job.parent for job in jobs] == [2, 2, 2]
+    assert len({job.key for job in jobs}) == 3
     assert all(job.whole_text for job in jobs)
-    trained = [
-        replace(candidate(10 + number, 10, 20.0 - number), recipe=job.recipe)
-        for number, job in enumerate(jobs)
-    ]
-    (longer,) = next_rung(trained, Limits(size=50), 0.2, 1)
-    assert longer.parent == 13
-    steps = [step for step in longer.recipe if step["method"] == "recover"]
-    assert [step["epochs"] for step in steps] == [0.1, 0.2]
-    assert {step.get("distill", False) for step in steps} == {
-        jobs[3].recipe[0].get("distill", False)
+    assert {job.label.partition("trained ")[2] for job in jobs} == {
+        "0.1",
+        "0.1 by text and source",
+        "0.1 by the source",
     }
+    single = replace(candidate(9, 10, 30.0), recipe=[{**CODES, "bits": 8}])
+    for best in range(3):
+        perplexities = [10.0 if number == best else 15.0 for number in range(3)]
+        trained = recovered(jobs, 10, perplexities)
+        others = others_of_rung(parents, trained, Limits(size=50), single)
+        assert [job.parent for job in others] == [3, 4, 9]
+        assert len([*jobs, *others]) == FIRST_RUNG
+        for job in others:
+            assert recoveries(job) == recoveries(jobs[best])
+    assert others_of_rung(parents, [], Limits(size=50), single) == []
+
+
+def test_rungs_grow_longer_and_keep_how_they_train():
+    parents = [replace(candidate(3, 10, 20.0), recipe=[CODES])]
+    jobs = first_rung(parents, 0.1, 0.3)
+    for best, way in enumerate(jobs):
+        perplexities = [19.0 if number == best else 20.0 for number in range(3)]
+        trained = recovered(jobs, 10, perplexities)
+        (longer,) = next_rung(trained, Limits(size=50), 0.2, 1)
+        assert longer.parent == 10 + best
+        assert recoveries(longer) == [*recoveries(way), {**recoveries(way)[0], "epochs": 0.2}]
+
+
+def test_a_recipe_without_a_weight_has_the_usual_one():
+    step = {"method": "recover", "epochs": 1.0, "learning_rate": 0.001, "dropout": 0.1}
+    taught = replace(candidate(1, 10, 19.0), recipe=[{**step, "distill": True}, CODES])
+    (longer,) = next_rung([taught], Limits(size=50), 2.0, 1)
+    assert recoveries(longer)[-1] == {
+        **step,
+        "epochs": 2.0,
+        "distill": True,
+        "distill_weight": 0.5,
+    }
+
+
+def test_the_scales_of_the_best_one_are_trained_by_the_source():
+    way = {"method": "recover", "epochs": 0.1, "learning_rate": 0.001, "dropout": 0.1}
+    trained = [
+        replace(candidate(number, 10, 20.0 - number), recipe=[RANKS, way, CODES])
+        for number in range(3)
+    ]
+    (job,) = scales_rung(trained, Limits(size=50), 0.3)
+    assert job.parent == 2
+    assert [step["method"] for step in job.recipe] == ["low_rank", "recover", "gptq", "recover"]
+    assert job.recipe[-1]["distill_weight"] == 1.0
+    # Those that go on from there are trained before their codes, in the way that they were.
+    (scaled,) = recovered([job], 10, [10.0])
+    (longer,) = next_rung([scaled], Limits(size=50), 0.9, 1)
+    assert longer.recipe == [RANKS, way, {**way, "epochs": 0.9}, CODES, job.recipe[-1]]
+    assert scales_rung([scaled], Limits(size=50), 0.3) == []
+    dense = replace(candidate(5, 10, 1.0), recipe=[RANKS, way])
+    assert scales_rung([dense], Limits(size=50), 0.3) == []
+    assert scales_rung([], Limits(size=50), 0.3) == []

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from terselm.compress.methods.recover import Recover
 from terselm.pipeline.budget import Limits
 from terselm.pipeline.families import CODES
 from terselm.pipeline.front import front_of
@@ -17,13 +18,15 @@ PARENTS = 3
 WINS = 1.10
 """By what factor training may better a perplexity, for choosing whom to train."""
 FIRST_RUNG = 6
-"""Trainings that a round begins with, see `first_rung`."""
+"""Trainings that a round begins with, see `first_rung` and `others_of_rung`."""
 RUNGS = ((3, 2), (12, 1))
 """Then so many times as long, for so many of the best: half of the time goes to the last one."""
 LEAST = 0.02
 MOST_EPOCHS = 4.0
 """Of the first training of a round."""
-RATES = (0.0005, 0.001)
+RATE, TAUGHT_RATE, SCALES_RATE = 0.0005, 0.0001, 0.0003
+SCALES = 3
+"""How many times as long as the first trainings that of the best one's scales is."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +38,14 @@ class Training:
     epochs : float
     learning_rate : float
     dropout : float
-    distill : bool
-        Whether the source model teaches.
+    distillation : float
+        Share of the source model's predictions in the loss; 0: the source does not teach.
     """
 
     epochs: float
     learning_rate: float
     dropout: float
-    distill: bool = False
+    distillation: float = 0.0
 
     def step(self) -> dict[str, Any]:
         """Return the step of a recipe."""
@@ -52,7 +55,15 @@ class Training:
             "learning_rate": self.learning_rate,
             "dropout": self.dropout,
         }
-        return {**step, "distill": True} if self.distill else step
+        if self.distillation:
+            step |= {"distill": True, "distill_weight": self.distillation}
+        return step
+
+    def teachers(self) -> str:
+        """Return who teaches, for a label; nothing for text alone."""
+        if not self.distillation:
+            return ""
+        return " by the source" if self.distillation == 1.0 else " by text and source"
 
 
 def whole_or_part(epochs: float) -> float:
@@ -74,8 +85,8 @@ def first_epochs(seconds: float, epoch_seconds: float, trial_seconds: float) -> 
     trial_seconds : float
         Of what a trial takes beside its training.
     """
-    trials = FIRST_RUNG + sum(many for _, many in RUNGS)
-    units = FIRST_RUNG + sum(factor * many for factor, many in RUNGS)
+    trials = FIRST_RUNG + sum(many for _, many in RUNGS) + 1
+    units = FIRST_RUNG + sum(factor * many for factor, many in RUNGS) + SCALES
     return max(0.0, seconds - trials * trial_seconds) / (units * epoch_seconds)
 
 
@@ -110,32 +121,69 @@ def parents_of(
     return [*chosen, *rest][:many]
 
 
-def first_rung(
-    parents: Sequence[Candidate], epochs: float, dropout: float, single: Candidate | None
-) -> list[Job]:
-    """Return the first trainings of a round: every parent, and the first one in three ways.
+def ways(epochs: float, dropout: float) -> list[Training]:
+    """Return how a candidate may be trained.
 
-    A single method that comes near is trained for the first of these lengths, too.
+    From text alone, from text and source, and from the source alone. A source that is not trained
+    out is bettered by text. One that is loses by a short training on text, which it knows, and
+    what was lost to it comes back soonest where nothing but its predictions counts, without
+    dropout and at a low rate.
     """
-    plain = Training(epochs, RATES[0], dropout)
-    jobs = [trained_job(parent, plain) for parent in parents]
-    if parents:
-        jobs.append(trained_job(parents[0], Training(epochs, RATES[1], dropout)))
-        jobs.append(trained_job(parents[0], Training(epochs, RATES[0], dropout, distill=True)))
-    if single is not None:
-        jobs.append(trained_job(single, plain))
-    return jobs
+    return [
+        Training(epochs, RATE, dropout),
+        Training(epochs, RATE, dropout, distillation=0.5),
+        Training(epochs, TAUGHT_RATE, 0.0, distillation=1.0),
+    ]
+
+
+def first_rung(parents: Sequence[Candidate], epochs: float, dropout: float) -> list[Job]:
+    """Return the first trainings of a round: the first parent in all ways."""
+    return [trained_job(parent, way) for parent in parents[:1] for way in ways(epochs, dropout)]
+
+
+def others_of_rung(
+    parents: Sequence[Candidate],
+    trained: Sequence[Candidate],
+    limits: Limits,
+    single: Candidate | None,
+) -> list[Job]:
+    """Return trainings of the other parents, and of a single method, as did the first one best."""
+    if not trained:
+        return []
+    best = _training_of(min(trained, key=lambda each: _rank(each, limits)))
+    others = [*parents[1:], *([] if single is None else [single])]
+    return [trained_job(each, best) for each in others]
 
 
 def next_rung(trained: Sequence[Candidate], limits: Limits, epochs: float, many: int) -> list[Job]:
     """Return longer trainings of the best of those that were trained, going on from there."""
     best = sorted(trained, key=lambda each: _rank(each, limits))[:many]
-    return [trained_job(each, _training_of(each, epochs)) for each in best]
+    return [trained_job(each, replace(_training_of(each), epochs=epochs)) for each in best]
+
+
+def scales_rung(trained: Sequence[Candidate], limits: Limits, epochs: float) -> list[Job]:
+    """Return a training of what the best one's codes leave open: their scales, and the biases.
+
+    By the source alone, whatever it was trained by before: little can change, so that a short
+    training wins back much of what the codes lost.
+    """
+    best = min(trained, key=lambda each: _rank(each, limits), default=None)
+    if best is None or best.recipe[-1]["method"] not in CODES:
+        return []
+    return [
+        Job(
+            "recovered",
+            f"{best.label}, scales {epochs:g}",
+            [*best.recipe, Training(epochs, SCALES_RATE, 0.0, distillation=1.0).step()],
+            parent=best.number,
+            whole_text=True,
+        )
+    ]
 
 
 def trained_job(parent: Candidate, training: Training) -> Job:
     """Return the parent's recipe with a training before its codes."""
-    taught = " by the source" if training.distill else ""
+    taught = training.teachers()
     if parent.trained:
         label = f"{parent.label.removesuffix(taught)} + {training.epochs:g}{taught}"
     else:
@@ -157,7 +205,7 @@ def with_training(
     Training wins back most of what low rank loses and little of what few bits lose, and codes
     made of trained numbers are better than trained codes.
     """
-    number = next((at for at, each in enumerate(recipe) if each["method"] in CODES), len(recipe))
+    number = _first_codes(recipe)
     return [*recipe[:number], step, *recipe[number:]]
 
 
@@ -172,12 +220,16 @@ def kind_of(candidate: Candidate) -> tuple[Any, ...]:
     return (*found, fewest)
 
 
-def _training_of(candidate: Candidate, epochs: float) -> Training:
-    """Return the last training of a candidate, of another length."""
-    last = [step for step in candidate.recipe if step["method"] == "recover"][-1]
-    return Training(
-        epochs, last["learning_rate"], last["dropout"], bool(last.get("distill", False))
-    )
+def _first_codes(recipe: Sequence[Mapping[str, Any]]) -> int:
+    return next((at for at, each in enumerate(recipe) if each["method"] in CODES), len(recipe))
+
+
+def _training_of(candidate: Candidate) -> Training:
+    """Return the last training of a candidate before its codes."""
+    before = candidate.recipe[: _first_codes(candidate.recipe)]
+    last = [step for step in before if step["method"] == "recover"][-1]
+    share = last.get("distill_weight", Recover.distill_weight) if last.get("distill") else 0.0
+    return Training(last["epochs"], last["learning_rate"], last["dropout"], share)
 
 
 def _rank(candidate: Candidate, limits: Limits) -> tuple[float, float, float]:

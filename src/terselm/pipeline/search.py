@@ -19,11 +19,14 @@ from terselm.pipeline.promote import (
     LEAST,
     MOST_EPOCHS,
     RUNGS,
+    SCALES,
     dropout_for,
     first_epochs,
     first_rung,
     next_rung,
+    others_of_rung,
     parents_of,
+    scales_rung,
     whole_or_part,
 )
 from terselm.pipeline.queue import Queue, Watcher
@@ -202,7 +205,9 @@ class Search:
         dropout = dropout_for(max(self.bench.source.config.hidden))
         single = self._best_single() if rounds == 0 else None
         deadline = self._deadline()
-        trained = self.queue.run(first_rung(parents, epochs, dropout, single), deadline)
+        trained = self.queue.run(first_rung(parents, epochs, dropout), deadline)
+        others = others_of_rung(parents, trained, self.limits, single)
+        trained = [*trained, *self.queue.run(others, deadline)]
         if rounds > 0:
             trained = [each for each in self.candidates() if each.origin == "recovered"]
         for factor, many in RUNGS:
@@ -210,6 +215,9 @@ class Search:
             length = whole_or_part(factor * epochs)
             jobs = next_rung(able or trained, self.limits, length, many)
             trained = [*self.queue.run(jobs, deadline), *trained]
+        able = [each for each in trained if self.limits.cost_excess(each.measured) <= 1]
+        length = whole_or_part(SCALES * epochs)
+        self.queue.run(scales_rung(able or trained, self.limits, length), deadline)
 
     def _epochs(self, parent: Candidate, rounds: int) -> float | None:
         """Return how long the first trainings of a round are; None if there is no time."""
