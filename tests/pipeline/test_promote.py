@@ -9,8 +9,11 @@ import pytest
 from terselm.pipeline.budget import Limits
 from terselm.pipeline.promote import (
     FIRST_RUNG,
-    RUNGS,
+    LAST,
+    NEAR,
     SCALES,
+    SECOND,
+    SECOND_MANY,
     Training,
     first_epochs,
     first_rung,
@@ -46,8 +49,9 @@ def test_epochs_are_those_that_recover_can_do(epochs: float, done: float):
 
 def test_a_round_fills_its_time():
     epochs = first_epochs(1000.0, 200.0, 20.0)
-    trainings = [1.0] * FIRST_RUNG + [factor for factor, many in RUNGS for _ in range(many)]
-    trainings.append(SCALES)
+    trainings = [1] * FIRST_RUNG + [SECOND] * SECOND_MANY + [SCALES]
+    # The last one's scales are trained in the same trial.
+    trainings.append(LAST + SCALES)
     spent = sum(20.0 + 200.0 * epochs * factor for factor in trainings)
     assert spent == pytest.approx(1000.0)
     assert first_epochs(100.0, 200.0, 20.0) == 0
@@ -70,7 +74,7 @@ def test_with_a_limit_on_perplexity_the_smallest_hopeful_ones_are_trained():
 
 def recovered(jobs, first: int, perplexities):
     return [
-        replace(candidate(first + number, 10, perplexity), recipe=job.recipe)
+        replace(candidate(first + number, 10, perplexity), recipe=job.recipe, label=job.label)
         for number, (job, perplexity) in enumerate(zip(jobs, perplexities, strict=True))
     ]
 
@@ -92,7 +96,7 @@ def test_the_others_are_trained_as_the_first_one_best():
         "0.1 by text and source",
         "0.1 by the source",
     }
-    single = replace(candidate(9, 10, 30.0), recipe=[{**CODES, "bits": 8}])
+    single = replace(candidate(9, 10, 14.0), recipe=[{**CODES, "bits": 8}])
     for best in range(3):
         perplexities = [10.0 if number == best else 15.0 for number in range(3)]
         trained = recovered(jobs, 10, perplexities)
@@ -101,6 +105,8 @@ def test_the_others_are_trained_as_the_first_one_best():
         assert len([*jobs, *others]) == FIRST_RUNG
         for job in others:
             assert recoveries(job) == recoveries(jobs[best])
+        far = candidate(9, 10, 10.0 * NEAR + 1)
+        assert len(others_of_rung(parents, trained, Limits(size=50), far)) == 2
     assert others_of_rung(parents, [], Limits(size=50), single) == []
 
 
@@ -133,15 +139,16 @@ def test_the_scales_of_the_best_one_are_trained_by_the_source():
         replace(candidate(number, 10, 20.0 - number), recipe=[RANKS, way, CODES])
         for number in range(3)
     ]
-    (job,) = scales_rung(trained, Limits(size=50), 0.3)
+    (job,) = scales_rung(trained, Limits(size=50), 0.3, 1)
     assert job.parent == 2
     assert [step["method"] for step in job.recipe] == ["low_rank", "recover", "gptq", "recover"]
     assert job.recipe[-1]["distill_weight"] == 1.0
     # Those that go on from there are trained before their codes, in the way that they were.
     (scaled,) = recovered([job], 10, [10.0])
     (longer,) = next_rung([scaled], Limits(size=50), 0.9, 1)
+    assert longer.label.endswith(", trained 0.1 + 0.9, scales 0.3")
     assert longer.recipe == [RANKS, way, {**way, "epochs": 0.9}, CODES, job.recipe[-1]]
-    assert scales_rung([scaled], Limits(size=50), 0.3) == []
+    assert scales_rung([scaled], Limits(size=50), 0.3, 1) == []
     dense = replace(candidate(5, 10, 1.0), recipe=[RANKS, way])
-    assert scales_rung([dense], Limits(size=50), 0.3) == []
-    assert scales_rung([], Limits(size=50), 0.3) == []
+    assert scales_rung([dense], Limits(size=50), 0.3, 1) == []
+    assert scales_rung([], Limits(size=50), 0.3, 1) == []

@@ -19,14 +19,19 @@ WINS = 1.10
 """By what factor training may better a perplexity, for choosing whom to train."""
 FIRST_RUNG = 6
 """Trainings that a round begins with, see `first_rung` and `others_of_rung`."""
-RUNGS = ((3, 2), (12, 1))
-"""Then so many times as long, for so many of the best: half of the time goes to the last one."""
+SECOND, SECOND_MANY = 3, 2
+"""How many times as long the next trainings are, and how many of the best are trained so."""
+SCALES = 3
+"""The same of the training of the best one's scales; it is done once more after the last."""
+LAST = 12
+"""The same of the last training, of the best one alone."""
+NEAR = 1.5
+"""Up to what times the perplexity of the best a single method is trained."""
 LEAST = 0.02
 MOST_EPOCHS = 4.0
 """Of the first training of a round."""
+TRAINED = ", trained "
 RATE, TAUGHT_RATE, SCALES_RATE = 0.0005, 0.0001, 0.0003
-SCALES = 3
-"""How many times as long as the first trainings that of the best one's scales is."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +90,8 @@ def first_epochs(seconds: float, epoch_seconds: float, trial_seconds: float) -> 
     trial_seconds : float
         Of what a trial takes beside its training.
     """
-    trials = FIRST_RUNG + sum(many for _, many in RUNGS) + 1
-    units = FIRST_RUNG + sum(factor * many for factor, many in RUNGS) + SCALES
+    trials = FIRST_RUNG + SECOND_MANY + 2
+    units = FIRST_RUNG + SECOND * SECOND_MANY + SCALES + LAST + SCALES
     return max(0.0, seconds - trials * trial_seconds) / (units * epoch_seconds)
 
 
@@ -147,54 +152,56 @@ def others_of_rung(
     limits: Limits,
     single: Candidate | None,
 ) -> list[Job]:
-    """Return trainings of the other parents, and of a single method, as did the first one best."""
+    """Return trainings of the other parents in the way that did best for the first one.
+
+    A single method that comes near it is trained so, too.
+    """
     if not trained:
         return []
-    best = _training_of(min(trained, key=lambda each: _rank(each, limits)))
-    others = [*parents[1:], *([] if single is None else [single])]
-    return [trained_job(each, best) for each in others]
+    best = min(trained, key=lambda each: _rank(each, limits))
+    others = list(parents[1:])
+    if single is not None and single.measured.perplexity <= NEAR * best.measured.perplexity:
+        others.append(single)
+    return [trained_job(each, _last_training(best.recipe)) for each in others]
 
 
 def next_rung(trained: Sequence[Candidate], limits: Limits, epochs: float, many: int) -> list[Job]:
     """Return longer trainings of the best of those that were trained, going on from there."""
     best = sorted(trained, key=lambda each: _rank(each, limits))[:many]
-    return [trained_job(each, replace(_training_of(each), epochs=epochs)) for each in best]
+    return [trained_job(each, replace(_last_training(each.recipe), epochs=epochs)) for each in best]
 
 
-def scales_rung(trained: Sequence[Candidate], limits: Limits, epochs: float) -> list[Job]:
-    """Return a training of what the best one's codes leave open: their scales, and the biases.
+def scales_rung(
+    trained: Sequence[Candidate], limits: Limits, epochs: float, many: int
+) -> list[Job]:
+    """Return trainings of what the best ones' codes leave open: their scales, and the biases.
 
     By the source alone, whatever it was trained by before: little can change, so that a short
     training wins back much of what the codes lost.
     """
-    best = min(trained, key=lambda each: _rank(each, limits), default=None)
-    if best is None or best.recipe[-1]["method"] not in CODES:
-        return []
-    return [
-        Job(
-            "recovered",
-            f"{best.label}, scales {epochs:g}",
-            [*best.recipe, Training(epochs, SCALES_RATE, 0.0, distillation=1.0).step()],
-            parent=best.number,
-            whole_text=True,
-        )
-    ]
+    best = sorted(trained, key=lambda each: _rank(each, limits))[:many]
+    scales = Training(epochs, SCALES_RATE, 0.0, distillation=1.0)
+    coded = [each for each in best if each.recipe[-1]["method"] in CODES]
+    return [_job(each, [*each.recipe, scales.step()]) for each in coded]
 
 
 def trained_job(parent: Candidate, training: Training) -> Job:
     """Return the parent's recipe with a training before its codes."""
-    taught = training.teachers()
-    if parent.trained:
-        label = f"{parent.label.removesuffix(taught)} + {training.epochs:g}{taught}"
-    else:
-        label = f"{parent.label}, trained {training.epochs:g}{taught}"
-    return Job(
-        "recovered",
-        label,
-        with_training(parent.recipe, training.step()),
-        parent=parent.number,
-        whole_text=True,
+    return _job(parent, with_training(parent.recipe, training.step()))
+
+
+def _job(parent: Candidate, recipe: list[Mapping[str, Any]]) -> Job:
+    """Return a job whose label says how long it trains, by what, and its scales."""
+    first = _first_codes(recipe)
+    before, after = (
+        [step["epochs"] for step in steps if step["method"] == "recover"]
+        for steps in (recipe[:first], recipe[first:])
     )
+    label = parent.label.partition(TRAINED)[0]
+    label += TRAINED + " + ".join(f"{epochs:g}" for epochs in before)
+    label += _last_training(recipe).teachers()
+    label += "".join(f", scales {epochs:g}" for epochs in after)
+    return Job("recovered", label, recipe, parent=parent.number, whole_text=True)
 
 
 def with_training(
@@ -224,9 +231,9 @@ def _first_codes(recipe: Sequence[Mapping[str, Any]]) -> int:
     return next((at for at, each in enumerate(recipe) if each["method"] in CODES), len(recipe))
 
 
-def _training_of(candidate: Candidate) -> Training:
-    """Return the last training of a candidate before its codes."""
-    before = candidate.recipe[: _first_codes(candidate.recipe)]
+def _last_training(recipe: Sequence[Mapping[str, Any]]) -> Training:
+    """Return the last training before the codes."""
+    before = recipe[: _first_codes(recipe)]
     last = [step for step in before if step["method"] == "recover"][-1]
     share = last.get("distill_weight", Recover.distill_weight) if last.get("distill") else 0.0
     return Training(last["epochs"], last["learning_rate"], last["dropout"], share)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import optuna
@@ -16,10 +17,12 @@ from terselm.pipeline.job import Job
 from terselm.pipeline.jobs import check_jobs, planned_jobs, preset_jobs, single_jobs
 from terselm.pipeline.measurement import Candidate, Measurement, merged
 from terselm.pipeline.promote import (
+    LAST,
     LEAST,
     MOST_EPOCHS,
-    RUNGS,
     SCALES,
+    SECOND,
+    SECOND_MANY,
     dropout_for,
     first_epochs,
     first_rung,
@@ -210,14 +213,17 @@ class Search:
         trained = [*trained, *self.queue.run(others, deadline)]
         if rounds > 0:
             trained = [each for each in self.candidates() if each.origin == "recovered"]
-        for factor, many in RUNGS:
+
+        rungs: list[tuple[Callable[..., list[Job]], int, int]] = [
+            (next_rung, SECOND, SECOND_MANY),
+            (scales_rung, SCALES, 1),
+            (next_rung, LAST, 1),
+            (scales_rung, SCALES, 1),
+        ]
+        for make, factor, many in rungs:
             able = [each for each in trained if self.limits.cost_excess(each.measured) <= 1]
-            length = whole_or_part(factor * epochs)
-            jobs = next_rung(able or trained, self.limits, length, many)
+            jobs = make(able or trained, self.limits, whole_or_part(factor * epochs), many)
             trained = [*self.queue.run(jobs, deadline), *trained]
-        able = [each for each in trained if self.limits.cost_excess(each.measured) <= 1]
-        length = whole_or_part(SCALES * epochs)
-        self.queue.run(scales_rung(able or trained, self.limits, length), deadline)
 
     def _epochs(self, parent: Candidate, rounds: int) -> float | None:
         """Return how long the first trainings of a round are; None if there is no time."""
@@ -235,7 +241,9 @@ class Search:
             # The first steps are slow; a machine that is busy may even make them slower than all.
             noted = max(longer - short, 0.2 * longer) / (TEST_SHARES[1] - TEST_SHARES[0])
             self.study.note("epoch_seconds", noted)
-        epochs = first_epochs(self.slots * self._left(), noted, parent.seconds)
+        # What is trained is read by all of the text, its parent was read by the beginning.
+        reading = self.source.tokens * parent.measured.microseconds * 1e-6
+        epochs = first_epochs(self.slots * self._left(), noted, parent.seconds + reading)
         if epochs >= LEAST:
             return whole_or_part(min(MOST_EPOCHS, epochs))
         if rounds == 0:
