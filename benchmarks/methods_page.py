@@ -67,8 +67,8 @@ the recipes), `benchmarks/methods_page.py` wrote this page from its result files
   on PTB's validation text, are at 74.4 together, in 4.8 MB (`step-5mb-merged` in
   [results.md](results.md#steps-on-the-way)); two students of the same teachers gain little (81.7,
   from 82.2).
-* Not for speed: a token of the LSTM 650-650 took 136 µs in 4 bits, 2,130 by `kmeans` in 3 bits and
-  2,852 with 90 % pruned ([results.json](searches/5mb/results.json)).
+* Not for speed: a token of an LSTM 650-650 took 350 µs in 4 bits, 2,840 by `kmeans` in 3 bits and
+  4,358 with 90 % pruned ([results.json](searches/5mb/results.json)).
 
 [rows]: ../benchmarks/experiments/methods.yaml
 """
