@@ -17,6 +17,7 @@ from terselm.pipeline.promote import (
     Training,
     first_epochs,
     first_rung,
+    leading,
     next_rung,
     others_of_rung,
     parents_of,
@@ -116,7 +117,7 @@ def test_rungs_grow_longer_and_keep_how_they_train():
     for best, way in enumerate(jobs):
         perplexities = [19.0 if number == best else 20.0 for number in range(3)]
         trained = recovered(jobs, 10, perplexities)
-        (longer,) = next_rung(trained, Limits(size=50), 0.2, 1)
+        (longer,) = next_rung(leading(trained, Limits(size=50), 1), 0.2)
         assert longer.parent == 10 + best
         assert recoveries(longer) == [*recoveries(way), {**recoveries(way)[0], "epochs": 0.2}]
 
@@ -124,7 +125,7 @@ def test_rungs_grow_longer_and_keep_how_they_train():
 def test_a_recipe_without_a_weight_has_the_usual_one():
     step = {"method": "recover", "epochs": 1.0, "learning_rate": 0.001, "dropout": 0.1}
     taught = replace(candidate(1, 10, 19.0), recipe=[{**step, "distill": True}, CODES])
-    (longer,) = next_rung([taught], Limits(size=50), 2.0, 1)
+    (longer,) = next_rung([taught], 2.0)
     assert recoveries(longer)[-1] == {
         **step,
         "epochs": 2.0,
@@ -139,16 +140,16 @@ def test_the_scales_of_the_best_one_are_trained_by_the_source():
         replace(candidate(number, 10, 20.0 - number), recipe=[RANKS, way, CODES])
         for number in range(3)
     ]
-    (job,) = scales_rung(trained, Limits(size=50), 0.3, 1)
+    (job,) = scales_rung(leading(trained, Limits(size=50), 1), 0.3)
     assert job.parent == 2
     assert [step["method"] for step in job.recipe] == ["low_rank", "recover", "gptq", "recover"]
     assert job.recipe[-1]["distill_weight"] == 1.0
     # Those that go on from there are trained before their codes, in the way that they were.
     (scaled,) = recovered([job], 10, [10.0])
-    (longer,) = next_rung([scaled], Limits(size=50), 0.9, 1)
+    (longer,) = next_rung([scaled], 0.9)
     assert longer.label.endswith(", trained 0.1 + 0.9, scales 0.3")
     assert longer.recipe == [RANKS, way, {**way, "epochs": 0.9}, CODES, job.recipe[-1]]
-    assert scales_rung([scaled], Limits(size=50), 0.3, 1) == []
+    assert scales_rung([scaled], 0.3) == []
     dense = replace(candidate(5, 10, 1.0), recipe=[RANKS, way])
-    assert scales_rung([dense], Limits(size=50), 0.3, 1) == []
-    assert scales_rung([], Limits(size=50), 0.3, 1) == []
+    assert scales_rung([dense], 0.3) == []
+    assert scales_rung([], 0.3) == []

@@ -90,6 +90,7 @@ def first_epochs(seconds: float, epoch_seconds: float, trial_seconds: float) -> 
     trial_seconds : float
         Of what a trial takes beside its training.
     """
+    # The scales are a trial of their own once; after the last training they belong to its trial.
     trials = FIRST_RUNG + SECOND_MANY + 2
     units = FIRST_RUNG + SECOND * SECOND_MANY + SCALES + LAST + SCALES
     return max(0.0, seconds - trials * trial_seconds) / (units * epoch_seconds)
@@ -158,28 +159,29 @@ def others_of_rung(
     """
     if not trained:
         return []
-    best = min(trained, key=lambda each: _rank(each, limits))
+    (best,) = leading(trained, limits, 1)
     others = list(parents[1:])
     if single is not None and single.measured.perplexity <= NEAR * best.measured.perplexity:
         others.append(single)
     return [trained_job(each, _last_training(best.recipe)) for each in others]
 
 
-def next_rung(trained: Sequence[Candidate], limits: Limits, epochs: float, many: int) -> list[Job]:
-    """Return longer trainings of the best of those that were trained, going on from there."""
-    best = sorted(trained, key=lambda each: _rank(each, limits))[:many]
+def leading(trained: Sequence[Candidate], limits: Limits, many: int) -> list[Candidate]:
+    """Return the best of those that were trained, the best first."""
+    return sorted(trained, key=lambda each: _rank(each, limits))[:many]
+
+
+def next_rung(best: Sequence[Candidate], epochs: float) -> list[Job]:
+    """Return longer trainings, going on from there."""
     return [trained_job(each, replace(_last_training(each.recipe), epochs=epochs)) for each in best]
 
 
-def scales_rung(
-    trained: Sequence[Candidate], limits: Limits, epochs: float, many: int
-) -> list[Job]:
-    """Return trainings of what the best ones' codes leave open: their scales, and the biases.
+def scales_rung(best: Sequence[Candidate], epochs: float) -> list[Job]:
+    """Return trainings of what codes leave open: their scales, and the biases.
 
-    By the source alone, whatever it was trained by before: little can change, so that a short
-    training wins back much of what the codes lost.
+    By the source alone, whatever a candidate was trained by before: little can change, so that a
+    short training wins back much of what the codes lost.
     """
-    best = sorted(trained, key=lambda each: _rank(each, limits))[:many]
     scales = Training(epochs, SCALES_RATE, 0.0, distillation=1.0)
     coded = [each for each in best if each.recipe[-1]["method"] in CODES]
     return [_job(each, [*each.recipe, scales.step()]) for each in coded]

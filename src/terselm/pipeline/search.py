@@ -26,6 +26,7 @@ from terselm.pipeline.promote import (
     dropout_for,
     first_epochs,
     first_rung,
+    leading,
     next_rung,
     others_of_rung,
     parents_of,
@@ -213,8 +214,7 @@ class Search:
         trained = [*trained, *self.queue.run(others, deadline)]
         if rounds > 0:
             trained = [each for each in self.candidates() if each.origin == "recovered"]
-
-        rungs: list[tuple[Callable[..., list[Job]], int, int]] = [
+        rungs: list[tuple[Callable[[list[Candidate], float], list[Job]], int, int]] = [
             (next_rung, SECOND, SECOND_MANY),
             (scales_rung, SCALES, 1),
             (next_rung, LAST, 1),
@@ -222,7 +222,8 @@ class Search:
         ]
         for make, factor, many in rungs:
             able = [each for each in trained if self.limits.cost_excess(each.measured) <= 1]
-            jobs = make(able or trained, self.limits, whole_or_part(factor * epochs), many)
+            best = leading(able or trained, self.limits, many)
+            jobs = make(best, whole_or_part(factor * epochs))
             trained = [*self.queue.run(jobs, deadline), *trained]
 
     def _epochs(self, parent: Candidate, rounds: int) -> float | None:
