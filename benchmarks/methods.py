@@ -7,7 +7,9 @@ OUT-recovered.png.
 Without --full, perplexity is that of the first --steps steps of 20 parallel streams of the
 validation text, which is fast and the same for all rows. With --recover the rows marked so in
 experiments/methods.yaml are then trained on that share of the training text, and so is the dense
-model, as their control.
+model, as their control. With --distill they learn from the dense model's predictions instead of
+that text, without dropout, and the dense model as it is is their control: the way to go for a model
+that is trained out.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import torch
 import yaml
 from kept_rows import kept
 from machine import describe_machine
+from textbook import plain_step, plain_version
 
 import terselm
 from terselm.cli.loading import split_of
@@ -44,11 +47,10 @@ from terselm.report.table import Column, Table
 from terselm.text.batches import TokenStreams
 from terselm.text.token_cache import TokenizedSplit
 
-SAID = ("textbook", "control")
-"""What the experiment file alone says of a row, and not of every one."""
 EXPERIMENTS = Path(__file__).parent / "experiments" / "methods.yaml"
 STREAMS, WINDOW = 20, 100
 TITLES = {
+    "lstm-650": "LSTM 650-650, PTB words",
     "shared-650": "LSTM 650-650 (imported), PTB words",
     "shared-200": "LSTM 200-200 (imported), PTB words",
     "shakespeare-256": "LSTM 256-256, tinyshakespeare characters",
@@ -141,6 +143,7 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="the whole validation text")
     parser.add_argument("--recover", type=float, metavar="EPOCHS", help="train marked rows so long")
     parser.add_argument("--dropout", type=float, default=0.2, help="in that training")
+    parser.add_argument("--distill", action="store_true", help="train on the dense one's words")
     parser.add_argument("--only", help="families, separated by commas")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
@@ -158,41 +161,71 @@ def main() -> None:
         recover=recovery(options.data, 0, Output(as_json=False), validation=measure),
         calibration=train.ids[:CALIBRATION_TOKENS],
     )
-    settings = {"epochs": options.recover, "dropout": options.dropout}
+    settings = training_settings(options)
     result_file = options.out.with_suffix(".json")
     setting = setting_of(options)
     before = kept(result_file, setting)
     rows, machine = before.get("rows", {}), before.get("machine", describe_machine())
-    dense = {"label": "dense", "family": "dense", "steps": [], "recover": True}
+    # The dense model is its own teacher, and has nothing to learn from itself.
+    dense = {"label": "dense", "family": "dense", "steps": [], "recover": not options.distill}
     experiments = [dense, *yaml.safe_load(EXPERIMENTS.read_text())]
     for experiment in experiments:
         label, family = experiment["label"], experiment["family"]
         steps = fitted(experiment["steps"], source)
         training = training_steps(experiment, settings)
-        if not steps and not training and family != "dense":
+        if options.distill and not steps and family == "dense":
+            training = []
+        if not steps and not training and label != "dense":
+            continue
+        asked = not options.only or family in ("dense", *options.only.split(","))
+        row = rows.get(label, {})
+        if asked and not is_measured(row, steps, training):
+            try:
+                row = measured(family, source, steps, training, context, measure)
+            except TerselmError as error:
+                row = {"family": family, "steps": steps, "error": str(error)}
+            machine = describe_machine()
+            print(label, {key: value for key, value in row.items() if key != "steps"}, flush=True)
+        if not row:
             continue
         # What the experiment file says, also of rows that were measured before.
-        said = {"family": family}
-        textbook = experiment.get("textbook", {}).get(options.model.stem)
-        if textbook is not None:
-            said["textbook"] = textbook
-        if "control" in experiment:
-            said["control"] = experiment["control"]
-        if is_measured(rows.get(label, {}), steps, training):
-            found = {name: value for name, value in rows[label].items() if name not in SAID}
-            rows[label] = found | said
-            continue
-        if options.only and family not in ("dense", *options.only.split(",")):
-            continue
-        try:
-            row = measured(family, source, steps, training, context, measure)
-        except TerselmError as error:
-            row = {"family": family, "steps": steps, "error": str(error)}
-        rows[label] = row | said
-        machine = describe_machine()
-        print(label, {key: value for key, value in row.items() if key != "steps"}, flush=True)
+        rows[label] = without(row, "control") | {"family": family}
+        if "control" in experiment and experiment["control"] in rows:
+            rows[label]["control"] = experiment["control"]
+        if asked and steps:
+            rows[label] = with_textbook(label, rows, source, measure)
         write_results(options, setting, machine, in_order(rows, experiments))
-    write_results(options, setting, machine, in_order(rows, experiments))
+
+
+def with_textbook(
+    label: str,
+    rows: dict[str, Any],
+    source: LanguageModel,
+    measure: Callable[[LanguageModel], float],
+) -> dict[str, Any]:
+    """Return a row with the ratio of the plain version of its method, if there is one."""
+    recipe = Recipe.from_list(rows[label]["steps"])
+    plain = plain_step(recipe)
+    if plain is None:
+        return without(rows[label], "plain", "textbook")
+    for row in rows.values():
+        if row.get("plain") == plain:
+            return rows[label] | {"plain": plain, "textbook": row["textbook"]}
+    ratio = measure(plain_version(source, recipe)) / rows["dense"]["perplexity"]
+    print(label, "textbook", round(ratio, 4), flush=True)
+    return rows[label] | {"plain": plain, "textbook": round(ratio, 4)}
+
+
+def without(row: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in names}
+
+
+def training_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of the training that marked rows have."""
+    if options.distill:
+        source_alone = {"distill": True, "distill_weight": 1}
+        return {"epochs": options.recover, "dropout": 0, "learning_rate": 0.0002, **source_alone}
+    return {"epochs": options.recover, "dropout": options.dropout}
 
 
 def in_order(rows: dict[str, Any], experiments: list[dict[str, Any]]) -> dict[str, Any]:
@@ -209,7 +242,8 @@ def setting_of(options: argparse.Namespace) -> dict[str, Any]:
         "data": options.data,
         "protocol": "whole validation text" if options.full else f"{options.steps} steps",
         "recover": options.recover,
-        "dropout": options.dropout,
+        "dropout": 0 if options.distill else options.dropout,
+        "distill": options.distill,
         "calibration_tokens": CALIBRATION_TOKENS,
     }
 
@@ -249,9 +283,10 @@ def table_of(rows: dict[str, Any]) -> str:
         if "recovered" in row:
             # A dense row is the control of others with the same training, and its own.
             own = label if row["family"] == "dense" else "dense"
-            control = rows.get(row.get("control", own), {}).get("recovered")
+            control = rows.get(row.get("control", own), {})
+            control = control.get("recovered", control)
             cells[5] = f"{row['recovered']['perplexity']:.2f}"
-            if control is not None:
+            if "perplexity" in control:
                 cells[6] = f"{row['recovered']['perplexity'] / control['perplexity']:.4f}"
         lines.append(tuple(cells))
     return Table(columns, lines).markdown() + "\n"

@@ -31,6 +31,8 @@ the recipes), `benchmarks/methods_page.py` wrote this page from its result files
   out (the 650-650 has test perplexity 104.23, the paper prints 82.07), so a better trained model
   may lose more by the same step, and recovery win less. The two files are not in this repository.
   The LSTM 200-200 is another model than the one of [results.md](results.md).
+* The presets were measured on the LSTM 650-650 of the [paper's table](results.md#the-papers-tables),
+  which is trained out: all of the validation and of the test text, by PyTorch.
 * Perplexities are PyTorch's, of the model in memory; those of the C library differ by its rounding
   of inputs (0.04 % on the LSTM 650-650 in 4 bits, see
   [runtime.md](runtime.md#what-is-exact-and-what-rounds)).
@@ -38,8 +40,7 @@ the recipes), `benchmarks/methods_page.py` wrote this page from its result files
   it a file differs by at most {differ} bytes, since its header says how it was made.
 * **ratio** is to the dense model, without any training after the step.
 * **textbook** is the ratio that the textbook version of the method reached on the same model, text
-  and share of bytes or weights. A short plain script measured it once; the script is not in this
-  repository, and the figures are constants in [experiments/methods.yaml][rows].
+  and share of bytes or weights ([textbook.py](../benchmarks/textbook.py) is that version).
 * **recovered** is the perplexity after training on the first {share:.0%} of the training text
   (AdamW at 0.0005, codes trained straight-through, masks and ranks fixed). The dense model
   had the same training, as the control that **ratio to control** refers to; where it did not gain
@@ -118,7 +119,7 @@ def presets() -> list[str]:
         for row in result["rows"]
     ]
     return [
-        "## The presets, on the LSTM 650-650 (imported)",
+        "## The presets, on the LSTM 650-650",
         "",
         Table(columns, rows).markdown(),
         "",

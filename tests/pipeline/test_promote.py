@@ -119,7 +119,19 @@ def test_rungs_grow_longer_and_keep_how_they_train():
         trained = recovered(jobs, 10, perplexities)
         (longer,) = next_rung(leading(trained, Limits(size=50), 1), 0.2)
         assert longer.parent == 10 + best
-        assert recoveries(longer) == [*recoveries(way), {**recoveries(way)[0], "epochs": 0.2}]
+        rate = 0.0002 if best == 2 else 0.0005
+        last = {**recoveries(way)[0], "epochs": 0.2, "learning_rate": rate}
+        assert recoveries(longer) == [*recoveries(way), last]
+
+
+def test_the_rate_of_a_training_by_the_source_alone_rises_with_its_length():
+    step = Training(0.1, 0.0001, 0.0, distillation=1.0).step()
+    rates = [step["learning_rate"]]
+    for epochs in (0.3, 1.2, 4.0):
+        (job,) = next_rung([replace(candidate(1, 10, 19.0), recipe=[step, CODES])], epochs)
+        step = recoveries(job)[-1]
+        rates.append(step["learning_rate"])
+    assert rates == [0.0001, 0.0002, 0.0003, 0.0003]
 
 
 def test_a_recipe_without_a_weight_has_the_usual_one():

@@ -32,6 +32,8 @@ MOST_EPOCHS = 4.0
 """Of the first training of a round."""
 TRAINED = ", trained "
 RATE, TAUGHT_RATE, SCALES_RATE = 0.0005, 0.0001, 0.0003
+MOST_TAUGHT = 0.0003
+"""The rate up to which that of a training by the source alone doubles as it gets longer."""
 
 
 @dataclass(frozen=True)
@@ -172,8 +174,18 @@ def leading(trained: Sequence[Candidate], limits: Limits, many: int) -> list[Can
 
 
 def next_rung(best: Sequence[Candidate], epochs: float) -> list[Job]:
-    """Return longer trainings, going on from there."""
-    return [trained_job(each, replace(_last_training(each.recipe), epochs=epochs)) for each in best]
+    """Return longer trainings, going on from there.
+
+    Those by the source alone at a higher rate, which a longer training bears and a short one not.
+    """
+    jobs = []
+    for each in best:
+        training = replace(_last_training(each.recipe), epochs=epochs)
+        if training.distillation == 1.0:
+            rate = min(MOST_TAUGHT, 2 * training.learning_rate)
+            training = replace(training, learning_rate=rate)
+        jobs.append(trained_job(each, training))
+    return jobs
 
 
 def scales_rung(best: Sequence[Candidate], epochs: float) -> list[Job]:

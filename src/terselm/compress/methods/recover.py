@@ -67,9 +67,15 @@ class Recover(ModelMethod):
 
         - {method: recover, epochs: 1, distill: true, distill_hidden: 1}
 
+    of a model that is trained out, from its predictions alone::
+
+        - {method: recover, learning_rate: 0.0003, dropout: 0, distill: true, distill_weight: 1}
+
     Cost: nothing in the file; as long as training. Needs text (`--data`).
 
-    When not: after 8 bits, where there is nothing to win back.
+    When not: after 8 bits, where there is nothing to win back. From text alone, when the model
+    had its fill of that text: a short training, at a high rate after one that ended at a low one,
+    then costs more than it wins back.
 
     Parameters
     ----------
