@@ -224,7 +224,7 @@ def training_settings(options: argparse.Namespace) -> dict[str, Any]:
     """Return the options of the training that marked rows have."""
     if options.distill:
         source_alone = {"distill": True, "distill_weight": 1}
-        return {"epochs": options.recover, "dropout": 0, "learning_rate": 0.0002, **source_alone}
+        return {"epochs": options.recover, "dropout": 0, **source_alone}
     return {"epochs": options.recover, "dropout": options.dropout}
 
 

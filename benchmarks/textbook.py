@@ -1,7 +1,8 @@
 """What the plain version of a method, as a textbook has it, makes of a model.
 
-* Codes: rounding to the nearest of 2^bits - 1 levels around zero, with the scale of the row or group
-  that has the least squared error, and from 8 bits on that of its largest magnitude.
+* Codes: rounding to the nearest of 2^bits levels, as many above zero as below it, with the scale of
+  the row or group that has the least squared error; from 8 bits on levels around zero, the last one
+  at the largest magnitude.
 * Low rank: the largest singular values, the same share of the parameters in every matrix.
 * Pruning: the smallest magnitudes of each matrix are zeroed.
 
@@ -35,12 +36,15 @@ def rounded(weight: Tensor, step: dict[str, Any]) -> Tensor:
 
 def in_codes(part: Tensor, bits: int) -> Tensor:
     """Return `part` [rows, width] as codes with one scale a row."""
-    largest = 2 ** (bits - 1) - 1
     magnitude = part.abs().amax(dim=1, keepdim=True).clamp(min=1e-12)
+    levels = 2 ** (bits - 1)
+    if bits >= 8:
+        scale = magnitude / (levels - 1)
+        return (part / scale).round() * scale
     best, least = part, torch.full_like(magnitude, torch.inf)
-    for share in torch.linspace(1, 1 / 3, 1 if bits >= 8 else RANGES):
-        scale = magnitude * share / largest
-        tried = (part / scale).round().clamp(-largest, largest) * scale
+    for share in torch.linspace(1, 1 / 3, RANGES):
+        scale = magnitude * share / levels
+        tried = ((part / scale).floor().clamp(-levels, levels - 1) + 0.5) * scale
         error = (tried - part).square().sum(dim=1, keepdim=True)
         best = torch.where(error < least, tried, best)
         least = torch.minimum(error, least)
