@@ -31,8 +31,9 @@ the recipes), `benchmarks/methods_page.py` wrote this page from its result files
   out (the 650-650 has test perplexity 104.23, the paper prints 82.07), so a better trained model
   may lose more by the same step, and recovery win less. The two files are not in this repository.
   The LSTM 200-200 is another model than the one of [results.md](results.md).
-* The presets were measured on the LSTM 650-650 of the [paper's table](results.md#the-papers-tables),
-  which is trained out: all of the validation and of the test text, by PyTorch.
+* The presets were measured on the LSTM 650-650 of the
+  [paper's table](results.md#the-papers-tables), which is trained out: all of the validation and of
+  the test text, by PyTorch.
 * Perplexities are PyTorch's, of the model in memory; those of the C library differ by its rounding
   of inputs (0.04 % on the LSTM 650-650 in 4 bits, see
   [runtime.md](runtime.md#what-is-exact-and-what-rounds)).

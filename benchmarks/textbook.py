@@ -22,7 +22,6 @@ from terselm.compress.recipe import Recipe, selected_weights
 from terselm.linear.dense import Dense
 from terselm.models.language_model import LanguageModel
 
-
 RANGES = 60
 """How many scales are tried for a row or group, down to a third of its largest magnitude."""
 

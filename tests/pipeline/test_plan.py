@@ -129,11 +129,21 @@ def test_the_smallest_size_is_possible_and_no_smaller_one_is(unit: str):
         assert make_plan(wide, Knobs(least - 1, unit, group=group), fixed) is None
 
 
+def test_a_width_that_is_slow_to_read_counts_for_more():
+    knobs = Knobs(9_000, "read")
+    even = make_plan(SMALL, knobs, fixed_bytes=0)
+    uneven = make_plan(SMALL, knobs, fixed_bytes=0, paces={3: 4.0, 2: 4.0})
+    assert even is not None and uneven is not None
+    assert {3, 2} & {each.bits for each in even.storage.values()}
+    assert {each.bits for each in uneven.storage.values()} <= {8, 4}
+    assert uneven.read <= knobs.bytes
+
+
 def test_a_plan_is_near_the_best_of_all(monkeypatch):
     monkeypatch.setattr(plans, "STEPS", 4)
     two = Sensitivity(10, SMALL.matrices[1:3])
     knobs = Knobs(14_000)
-    choices = [plans._choices(each, knobs) for each in two.matrices]
+    choices = [plans._choices(each, knobs, plans.EVEN) for each in two.matrices]
     best = min(
         sum(each.loss for each in pair)
         for pair in itertools.product(*choices)

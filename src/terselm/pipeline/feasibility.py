@@ -11,8 +11,9 @@ from terselm.evaluate.cost import inspect
 from terselm.models.language_model import LanguageModel
 from terselm.pipeline.budget import Limits
 from terselm.pipeline.job import Job
+from terselm.pipeline.jobs import single_jobs
 from terselm.pipeline.measurement import Candidate, Measurement
-from terselm.pipeline.plan import GROUPS, Knobs, Plan, smallest_possible
+from terselm.pipeline.plan import GROUPS, Knobs, Plan, quantized_bytes, smallest_possible
 from terselm.pipeline.sensitivity import Sensitivity
 from terselm.pipeline.space import Space, fitting_plan, planned_job
 
@@ -26,6 +27,8 @@ LARGEST = 1 / 3.5
 SMALLEST = 1 / 60
 MARGIN = 0.97
 """Of the time that bytes are expected to take, since times are not exact."""
+AIMS, NEAR = 3, 0.9
+"""How often a plan at the limit of time is tried at most, and what share of it is near enough."""
 
 
 def space_for(
@@ -80,22 +83,59 @@ def _with_latency(
     sensitivity: Sensitivity,
     measure: Callable[[Job], Candidate | None],
 ) -> Space:
-    """Return the space of bytes that can be read in time, as a first candidate reads them."""
-    plan = _small_plan(sensitivity, space)
-    found = None if plan is None else measure(planned_job(plan, "planned"))
-    if plan is None or found is None:
-        raise TerselmError("not even a first candidate can be made of this model")
-    rate = found.measured.microseconds / plan.read  # µs a byte
-    most = MARGIN * latency / rate
-    least = smallest_possible(sensitivity, 0, "read")
-    if most < least:
-        fastest = least * rate
+    """Return the space of bytes that can be read in time, as first candidates read them."""
+    space = replace(space, paces=_paces(sensitivity, measure))
+    plan, found = _tried(_small_plan(sensitivity, space), measure)
+    least = smallest_possible(sensitivity, 0, "read", space.paces)
+    if MARGIN * latency / _rate(plan, found) < least:
+        fastest = least * _rate(plan, found)
         raise TerselmError(
             f"the budget cannot be met: {latency:.4g} µs a token are asked for, and the fastest "
             f"that this model can become takes about {fastest:.3g} µs on this device; "
             f"the nearest budget is --max-latency {math.ceil(fastest / MARGIN)}us"
         )
-    return replace(space, unit="read", low=max(least, most / 3), high=most, at_limit=True)
+    for _ in range(AIMS):
+        most = max(least, MARGIN * latency / _rate(plan, found))
+        space = replace(space, unit="read", low=max(least, most / 3), high=most, at_limit=True)
+        # What a small plan takes for a byte is not quite what one at the limit takes.
+        knobs = Knobs(bytes=int(most), unit="read")
+        plan, found = _tried(fitting_plan(sensitivity, knobs, space) or plan, measure)
+        if NEAR * latency <= found.measured.microseconds <= latency:
+            break
+    return space
+
+
+def _tried(plan: Plan | None, measure: Callable[[Job], Candidate | None]) -> tuple[Plan, Candidate]:
+    found = None if plan is None else measure(planned_job(plan, "planned"))
+    if plan is None or found is None:
+        raise TerselmError("not even a first candidate can be made of this model")
+    return plan, found
+
+
+def _rate(plan: Plan, found: Candidate) -> float:
+    """Return microseconds a byte."""
+    return found.measured.microseconds / plan.read
+
+
+def _paces(
+    sensitivity: Sensitivity, measure: Callable[[Job], Candidate | None]
+) -> dict[int, float]:
+    """Return how long a byte of each width takes next to one of the quickest, as measured here."""
+    rates = {}
+    for job in single_jobs(None, 0):
+        step = job.recipe[0]
+        if step["method"] != "quantize":
+            continue
+        found = measure(job)
+        if found is not None and not found.measured.estimated_latency:
+            bits, group = step["bits"], step.get("group", "row")
+            read = sum(
+                quantized_bytes(*each.shape, bits, group)
+                for each in sensitivity.matrices
+                if not each.looked_up
+            )
+            rates[bits] = found.measured.microseconds / read
+    return {bits: round(rate / min(rates.values()), 3) for bits, rate in rates.items()}
 
 
 def _fixed_in_truth(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from terselm.linear.packing import ROW_MULTIPLE, packed_code_bytes, round_up
@@ -22,6 +23,8 @@ GROUPS: tuple[int | str, ...] = (16, 32, 64, "row")
 STEPS = 48
 """Ranks that are looked at for each matrix, spread evenly from a fiftieth of what is possible."""
 ROUNDS = 60
+EVEN: Mapping[int, float] = MappingProxyType({})
+"""The paces of a device where a byte takes as long in all widths."""
 UNREAD = 0.02
 """What a byte of the file counts where bytes that are read are asked for."""
 
@@ -81,7 +84,7 @@ class Storage:
     bytes : int
         Of its codes and scales.
     read : int
-        Bytes of them that a token reads.
+        Bytes of them that a token reads, times the pace of their width.
     loss : float
         What it is expected to cost, weighed by the prices.
     """
@@ -115,7 +118,12 @@ class Plan:
     knobs: Knobs = field(repr=False)
 
 
-def make_plan(sensitivity: Sensitivity, knobs: Knobs, fixed_bytes: int) -> Plan | None:
+def make_plan(
+    sensitivity: Sensitivity,
+    knobs: Knobs,
+    fixed_bytes: int,
+    paces: Mapping[int, float] = EVEN,
+) -> Plan | None:
     """Return the plan of least expected loss whose file has at most the bytes asked for.
 
     Losses are taken to add up. The plan is the optimum of the Lagrangian relaxation, found by
@@ -127,13 +135,16 @@ def make_plan(sensitivity: Sensitivity, knobs: Knobs, fixed_bytes: int) -> Plan 
     knobs : Knobs
     fixed_bytes : int
         Bytes of the file that are no matrices; they count where the unit is the file.
+    paces : mapping of int to float
+        How many times as long a byte of codes of a width takes as one of the quickest width; 1 for
+        those that are not there.
 
     Returns
     -------
     Plan or None
         None if nothing so small is possible with these knobs.
     """
-    choices = _all_choices(sensitivity, knobs)
+    choices = _all_choices(sensitivity, knobs, paces)
     room = knobs.bytes - (fixed_bytes if knobs.unit == "file" else 0)
     if _least(choices, knobs) > room:
         return None
@@ -152,7 +163,12 @@ def make_plan(sensitivity: Sensitivity, knobs: Knobs, fixed_bytes: int) -> Plan 
     return _spend_rest(best, choices, room)
 
 
-def smallest_possible(sensitivity: Sensitivity, fixed_bytes: int, unit: str = "file") -> int:
+def smallest_possible(
+    sensitivity: Sensitivity,
+    fixed_bytes: int,
+    unit: str = "file",
+    paces: Mapping[int, float] = EVEN,
+) -> int:
     """Return the fewest bytes, in the unit, that a plan can be asked for.
 
     Parameters
@@ -161,9 +177,11 @@ def smallest_possible(sensitivity: Sensitivity, fixed_bytes: int, unit: str = "f
     fixed_bytes : int
         Bytes that come on top, those of the file that are no matrices.
     unit : {"file", "read"}
+    paces : mapping of int to float
+        As of `make_plan`.
     """
     of_groups = (Knobs(bytes=0, unit=unit, group=group) for group in GROUPS)
-    least = min(_least(_all_choices(sensitivity, knobs), knobs) for knobs in of_groups)
+    least = min(_least(_all_choices(sensitivity, knobs, paces), knobs) for knobs in of_groups)
     return fixed_bytes + math.ceil(least)
 
 
@@ -238,11 +256,13 @@ def _range(ranks: Sequence[int]) -> str:
     return str(low) if low == high else f"{low}-{high}"
 
 
-def _all_choices(sensitivity: Sensitivity, knobs: Knobs) -> dict[str, list[Storage]]:
-    return {each.name: _choices(each, knobs) for each in sensitivity.matrices}
+def _all_choices(
+    sensitivity: Sensitivity, knobs: Knobs, paces: Mapping[int, float]
+) -> dict[str, list[Storage]]:
+    return {each.name: _choices(each, knobs, paces) for each in sensitivity.matrices}
 
 
-def _choices(matrix: MatrixSensitivity, knobs: Knobs) -> list[Storage]:
+def _choices(matrix: MatrixSensitivity, knobs: Knobs, paces: Mapping[int, float]) -> list[Storage]:
     rows, columns = matrix.shape
     if matrix.numbers < FEWEST or not matrix.bits:
         size = quantized_bytes(rows, columns, 8, "row")
@@ -254,8 +274,10 @@ def _choices(matrix: MatrixSensitivity, knobs: Knobs) -> list[Storage]:
     for bits in knobs.widths:
         group = "row" if bits == 8 else knobs.group
         rounding = price * loss_at_bits(matrix, bits)
+        pace = paces.get(bits, 1.0)
         size = quantized_bytes(rows, columns, bits, group)
-        found.append(Storage(None, bits, size, size // rows if looked_up else size, rounding))
+        read = size // rows if looked_up else size
+        found.append(Storage(None, bits, size, math.ceil(pace * read), rounding))
         if not (knobs.words_rank if words else knobs.recurrent_rank):
             continue
         for rank in _ranks(matrix):
@@ -265,7 +287,7 @@ def _choices(matrix: MatrixSensitivity, knobs: Knobs) -> list[Storage]:
                 break
             lost = price * knobs.rank_price * loss_at_rank(matrix, rank)
             read = right + (left // rows if looked_up else left)
-            found.append(Storage(rank, bits, left + right, read, rounding + lost))
+            found.append(Storage(rank, bits, left + right, math.ceil(pace * read), rounding + lost))
     return _undominated(found, knobs)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import optuna
@@ -35,6 +35,8 @@ class Space:
         The most bytes of the file.
     fixed_bytes : int
         Bytes of the file that are no matrices.
+    paces : dict of int to float
+        How many times as long a byte of a width takes; see `make_plan`.
     """
 
     unit: str
@@ -43,15 +45,17 @@ class Space:
     at_limit: bool
     size: float
     fixed_bytes: int
+    paces: dict[int, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values."""
-        return asdict(self)
+        return {**asdict(self), "paces": {str(bits): pace for bits, pace in self.paces.items()}}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Space:
         """Return what `as_dict` gave the values of."""
-        return cls(**values)
+        paces = {int(bits): pace for bits, pace in values.get("paces", {}).items()}
+        return cls(**{**values, "paces": paces})
 
     def sizes(self, count: int) -> list[float]:
         """Return sizes for a first look: the limit, or `count` of them evenly on a log scale."""
@@ -97,7 +101,7 @@ def planned_job(plan: Plan, origin: str, parent: int | None = None) -> Job:
 def fitting_plan(sensitivity: Sensitivity, knobs: Knobs, space: Space) -> Plan | None:
     """Return the plan, smaller than asked for where the file would be too large otherwise."""
     for _ in range(TRIES):
-        plan = make_plan(sensitivity, knobs, space.fixed_bytes)
+        plan = make_plan(sensitivity, knobs, space.fixed_bytes, space.paces)
         if plan is None:
             return None
         excess = (plan.bytes + space.fixed_bytes) / space.size

@@ -31,7 +31,7 @@ from terselm.pipeline.device import DeviceProfile
 from terselm.pipeline.families import RANKS
 from terselm.pipeline.measurement import Measurement
 from terselm.pipeline.recovery import make_recovery
-from terselm.runtime.timing import measure_quickly
+from terselm.runtime.timing import QuickTiming, measure_quickly
 from terselm.text.corpus import open_corpus
 from terselm.text.token_cache import TokenizedSplit, tokenize
 
@@ -39,6 +39,8 @@ CALIBRATION_TOKENS = 16_384
 """From the start of the training text."""
 SHORT_TOKENS = 16_384
 """From the start of the validation text, for what is tried quickly."""
+TIMING, TIMING_SHARE = 2.0, 2.0
+"""Seconds that a file is timed at most, and that as a multiple of the time to read its text."""
 RECOVERY = "recover"
 
 
@@ -190,7 +192,7 @@ class Workbench:
         if not math.isfinite(mean):
             raise TerselmError(f"{path}: {unstatable(mean)}")
         with FileLock(self.setting.folder / "timing.lock"):
-            timing = measure_quickly(path, kernels=self.setting.kernels)
+            timing = self._timing(path, len(nats))
         measured = Measurement(
             bytes=path.stat().st_size,
             perplexity=bounded_perplexity(mean),
@@ -204,6 +206,13 @@ class Workbench:
         if self.setting.profile is None:
             return measured
         return self.setting.profile.applied_to(measured, load(path))
+
+    def _timing(self, path: Path, tokens: int) -> QuickTiming:
+        """Time a file, the longer the longer its text takes, but for seconds at most."""
+        first = measure_quickly(path, kernels=self.setting.kernels)
+        seconds = min(TIMING, TIMING_SHARE * first.token * 1e-6 * tokens)
+        second = measure_quickly(path, kernels=self.setting.kernels, seconds=seconds)
+        return min(first, second, key=lambda each: each.token)
 
     def training_seconds(self, recipe: Sequence[Mapping[str, Any]], share: float) -> float:
         """Return the seconds that training on a share of the text takes after a recipe.

@@ -14,6 +14,8 @@ from terselm.runtime.state import State
 
 WARM_UP = 50
 TEXT_SEED = 0
+PAUSE = 0.1
+"""Seconds between series that are spread."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,12 @@ class QuickTiming:
 
 
 def measure_quickly(
-    path: str | os.PathLike[str], *, kernels: str | None = None, series: int = 5, steps: int = 60
+    path: str | os.PathLike[str],
+    *,
+    kernels: str | None = None,
+    series: int = 5,
+    steps: int = 60,
+    seconds: float = 0.0,
 ) -> QuickTiming:
     """Time a model file with one thread, in well under a second for a small model.
 
@@ -123,7 +130,10 @@ def measure_quickly(
     path : str or path-like
     kernels : str, optional
     series, steps : int
-        How many series, and tokens in each.
+        How many series at least, and tokens in each.
+    seconds : float
+        Over which series are spread at least, with pauses: a machine that is shared is often
+        slower by half for a second.
 
     Raises
     ------
@@ -132,10 +142,12 @@ def measure_quickly(
     """
     model = Model(path, kernels=kernels)
     state = model.state()
-    medians = []
-    for _ in range(series):
+    medians: list[tuple[float, float]] = []
+    end = time.monotonic() + seconds
+    while len(medians) < series or time.monotonic() < end:
         step, whole = _one_by_one(model, state, steps)
         medians.append((float(np.median(whole)) / 1e3, float(np.median(step)) / 1e3))
+        time.sleep(min(PAUSE, seconds / series))
     token, step_time = min(medians)
     memory = model.describe().file_bytes + model.working_bytes() + len(state.save())
     return QuickTiming(step=step_time, token=token, memory=memory)
