@@ -84,16 +84,16 @@ def _with_latency(
     measure: Callable[[Job], Candidate | None],
 ) -> Space:
     """Return the space of bytes that can be read in time, as first candidates read them."""
-    space = replace(space, paces=_paces(sensitivity, measure))
     plan, found = _tried(_small_plan(sensitivity, space), measure)
-    least = smallest_possible(sensitivity, 0, "read", space.paces)
-    if MARGIN * latency / _rate(plan, found) < least:
-        fastest = least * _rate(plan, found)
+    fastest = smallest_possible(sensitivity, 0, "read") * _rate(plan, found)
+    if MARGIN * latency < fastest:
         raise TerselmError(
             f"the budget cannot be met: {latency:.4g} µs a token are asked for, and the fastest "
             f"that this model can become takes about {fastest:.3g} µs on this device; "
             f"the nearest budget is --max-latency {math.ceil(fastest / MARGIN)}us"
         )
+    space = replace(space, paces=_paces(sensitivity, measure))
+    least = smallest_possible(sensitivity, 0, "read", space.paces)
     for _ in range(AIMS):
         most = max(least, MARGIN * latency / _rate(plan, found))
         space = replace(space, unit="read", low=max(least, most / 3), high=most, at_limit=True)
