@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from terselm.pipeline.budget import Limits
 from terselm.pipeline.front import answers, choose, front_of, nearest, possible_answers
-from terselm.pipeline.measurement import Candidate, Measurement, merged
+from terselm.pipeline.measurement import Candidate, Measurement, merged, timed_alike
 from terselm.pipeline.results import pick
 
 
@@ -106,6 +108,20 @@ def test_what_was_measured_again_counts_once_with_its_first_number():
     (found,) = merged([again, quick])
     assert found.number == 3
     assert found.measured.perplexity == 52
+
+
+def test_training_changes_no_time():
+    ranks, codes = {"method": "low_rank", "rank": 0.5}, {"method": "gptq", "bits": 4}
+    training = {"method": "recover", "epochs": 1}
+    plan = replace(candidate(0, 5_000, 30.0, time=12.0), recipe=[ranks, codes])
+    trained = replace(candidate(1, 5_300, 25.0, time=18.0), recipe=[ranks, training, codes])
+    again = replace(candidate(2, 5_400, 24.0, time=11.0), recipe=[ranks, training, codes, training])
+    other = replace(candidate(3, 5_000, 29.0, time=9.0), recipe=[codes])
+    ranked_anew = replace(candidate(4, 9_000, 26.0, time=19.0), recipe=[training, ranks, codes])
+    found = timed_alike([plan, trained, again, other, ranked_anew])
+    assert [each.measured.microseconds for each in found] == [11.0, 11.0, 11.0, 9.0, 19.0]
+    assert [each.measured.step_microseconds for each in found] == [5.5, 5.5, 5.5, 4.5, 9.5]
+    assert [each.measured.perplexity for each in found] == [30.0, 25.0, 24.0, 29.0, 26.0]
 
 
 def test_only_what_was_measured_on_all_text_is_handed_over():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import optuna
@@ -15,7 +15,7 @@ from terselm.pipeline.feasibility import space_for
 from terselm.pipeline.front import front_of, possible_answers
 from terselm.pipeline.job import Job
 from terselm.pipeline.jobs import check_jobs, planned_jobs, preset_jobs, single_jobs
-from terselm.pipeline.measurement import Candidate, Measurement, merged
+from terselm.pipeline.measurement import Candidate, Measurement, merged, timed_alike
 from terselm.pipeline.promote import (
     LAST,
     LEAST,
@@ -133,7 +133,7 @@ class Search:
 
     def candidates(self) -> list[Candidate]:
         """Return all candidates; of those measured twice, the measurement on more text."""
-        return merged(self.study.candidates())
+        return timed_alike(merged(self.study.candidates()))
 
     def elapsed(self) -> float:
         """Return the seconds since the search began, or went on."""
@@ -209,9 +209,9 @@ class Search:
         dropout = dropout_for(max(self.bench.source.config.hidden))
         single = self._best_single() if rounds == 0 else None
         deadline = self._deadline()
-        trained = self.queue.run(first_rung(parents, epochs, dropout), deadline)
+        trained = self._trained(first_rung(parents, epochs, dropout), deadline)
         others = others_of_rung(parents, trained, self.limits, single)
-        trained = [*trained, *self.queue.run(others, deadline)]
+        trained = [*trained, *self._trained(others, deadline)]
         if rounds > 0:
             trained = [each for each in self.candidates() if each.origin == "recovered"]
         rungs: list[tuple[Callable[[list[Candidate], float], list[Job]], int, int]] = [
@@ -224,7 +224,13 @@ class Search:
             able = [each for each in trained if self.limits.cost_excess(each.measured) <= 1]
             best = leading(able or trained, self.limits, many)
             jobs = make(best, whole_or_part(factor * epochs))
-            trained = [*self.queue.run(jobs, deadline), *trained]
+            trained = [*self._trained(jobs, deadline), *trained]
+
+    def _trained(self, jobs: Sequence[Job], deadline: float | None) -> list[Candidate]:
+        """Do the jobs; return what came of them, in the time of their untrained parents."""
+        numbers = {each.number for each in self.queue.run(jobs, deadline)}
+        timed = timed_alike(self.study.candidates())
+        return [each for each in timed if each.number in numbers]
 
     def _epochs(self, parent: Candidate, rounds: int) -> float | None:
         """Return how long the first trainings of a round are; None if there is no time."""
