@@ -166,19 +166,18 @@ def main() -> None:
     setting = setting_of(options)
     before = kept(result_file, setting)
     rows, machine = before.get("rows", {}), before.get("machine", describe_machine())
-    # The dense model is its own teacher, and has nothing to learn from itself.
-    dense = {"label": "dense", "family": "dense", "steps": [], "recover": not options.distill}
+    dense = {"label": "dense", "family": "dense", "steps": [], "recover": True}
     experiments = [dense, *yaml.safe_load(EXPERIMENTS.read_text())]
     for experiment in experiments:
         label, family = experiment["label"], experiment["family"]
         steps = fitted(experiment["steps"], source)
         training = training_steps(experiment, settings)
-        if options.distill and not steps and family == "dense":
-            training = []
+        if options.distill and family == "dense":
+            training = []  # it has nothing to learn from itself
         if not steps and not training and label != "dense":
             continue
         asked = not options.only or family in ("dense", *options.only.split(","))
-        row = rows.get(label, {})
+        row = before_it = rows.get(label, {})
         if asked and not is_measured(row, steps, training):
             try:
                 row = measured(family, source, steps, training, context, measure)
@@ -194,7 +193,9 @@ def main() -> None:
             rows[label]["control"] = experiment["control"]
         if asked and steps:
             rows[label] = with_textbook(label, rows, source, measure)
-        write_results(options, setting, machine, in_order(rows, experiments))
+        if rows[label] != before_it:
+            write_results(options, setting, machine, in_order(rows, experiments))
+    write_results(options, setting, machine, in_order(rows, experiments))
 
 
 def with_textbook(
