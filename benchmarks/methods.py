@@ -91,9 +91,16 @@ def training_steps(experiment: dict[str, Any], settings: dict[str, Any]) -> list
             {**settings, **step} if trains(step["method"]) else step
             for step in experiment["training"]
         ]
-    if experiment.get("recover"):
+    if experiment.get("recover") == "codes":
         return [{"method": "recover", **settings, "train_codes": True}]
-    return []
+    return [{"method": "recover", **settings}] if experiment.get("recover") else []
+
+
+def is_asked(family: str, options: argparse.Namespace) -> bool:
+    """Whether the rows of a family are to be measured; the dense row always is."""
+    if family == "dense":
+        return True
+    return (not options.only or family in options.only) and family not in (options.without or [])
 
 
 def is_measured(row: dict[str, Any], steps: list[Any], training: list[Any]) -> bool:
@@ -143,8 +150,10 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="the whole validation text")
     parser.add_argument("--recover", type=float, metavar="EPOCHS", help="train marked rows so long")
     parser.add_argument("--dropout", type=float, default=0.2, help="in that training")
+    parser.add_argument("--learning-rate", type=float, help="in that training")
     parser.add_argument("--distill", action="store_true", help="train on the dense one's words")
-    parser.add_argument("--only", help="families, separated by commas")
+    parser.add_argument("--only", action="append", metavar="FAMILY", help="may be repeated")
+    parser.add_argument("--without", action="append", metavar="FAMILY", help="may be repeated")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
 
@@ -172,11 +181,11 @@ def main() -> None:
         label, family = experiment["label"], experiment["family"]
         steps = fitted(experiment["steps"], source)
         training = training_steps(experiment, settings)
-        if options.distill and family == "dense":
-            training = []  # it has nothing to learn from itself
+        if options.distill and not steps and training and training[0]["method"] == "recover":
+            training = []  # the dense model has nothing to learn from itself
         if not steps and not training and label != "dense":
             continue
-        asked = not options.only or family in ("dense", *options.only.split(","))
+        asked = is_asked(family, options)
         row = before_it = rows.get(label, {})
         if asked and not is_measured(row, steps, training):
             try:
@@ -223,10 +232,10 @@ def without(row: dict[str, Any], *names: str) -> dict[str, Any]:
 
 def training_settings(options: argparse.Namespace) -> dict[str, Any]:
     """Return the options of the training that marked rows have."""
-    if options.distill:
-        source_alone = {"distill": True, "distill_weight": 1}
-        return {"epochs": options.recover, "dropout": 0, **source_alone}
-    return {"epochs": options.recover, "dropout": options.dropout}
+    settings = {"epochs": options.recover, "dropout": 0 if options.distill else options.dropout}
+    if options.learning_rate is not None:
+        settings["learning_rate"] = options.learning_rate
+    return settings | ({"distill": True, "distill_weight": 1} if options.distill else {})
 
 
 def in_order(rows: dict[str, Any], experiments: list[dict[str, Any]]) -> dict[str, Any]:
@@ -308,6 +317,8 @@ def draw(rows: dict[str, Any], out: Path, name: str) -> None:
     styles = {family: number for number, family in enumerate(dict.fromkeys(["dense", *known]))}
     pictures = [(before, out.with_suffix(".png"), f"Every method on {name}, without training")]
     if after:
+        # The dense model first; as it is, where training has nothing to give it.
+        after = {"dense": before["dense"]} | after
         path = out.with_name(f"{out.name}-recovered.png")
         pictures.append((after, path, f"Every method on {name}, with recovery"))
     for families, path, title in pictures:
