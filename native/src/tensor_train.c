@@ -10,17 +10,19 @@
 typedef struct stage {
     size_t done;
     size_t left;
-    size_t columns; /* of the core: what one vector holds */
-    size_t rows;
+    size_t vectors; /* that go through the core, done * left */
+    size_t at_once; /* of these */
 } stage;
 
 static stage stage_of(const tlm_tensor_train *m, uint32_t core)
 {
-    stage s = {1, 1, m->cores[core].in, m->cores[core].out};
+    stage s = {.done = 1, .left = 1};
     for (uint32_t i = core + 1; i < m->count; i++)
         s.done = tlm_times(s.done, m->row_shape[i]);
     for (uint32_t i = 0; i < core; i++)
         s.left = tlm_times(s.left, m->column_shape[i]);
+    s.vectors = tlm_times(s.done, s.left);
+    s.at_once = s.vectors < AT_ONCE ? s.vectors : AT_ONCE;
     return s;
 }
 
@@ -29,9 +31,8 @@ static size_t largest_stage(const tlm_tensor_train *m)
 {
     size_t most = 0;
     for (uint32_t core = 0; core < m->count; core++) {
-        const stage s = stage_of(m, core);
-        const size_t vectors = tlm_times(s.done, s.left);
-        most = tlm_most(most, tlm_times(vectors, tlm_most(s.columns, s.rows)));
+        const tlm_matrix *c = &m->cores[core];
+        most = tlm_most(most, tlm_times(stage_of(m, core).vectors, tlm_most(c->in, c->out)));
     }
     return most;
 }
@@ -43,9 +44,10 @@ size_t tlm_train_room(const tlm_matrix *w, uint32_t count)
     size_t room = 0;
     for (uint32_t core = 0; core < m->count; core++) {
         const tlm_matrix *c = &m->cores[core];
-        size_t own = tlm_apply_room(c, AT_ONCE);
-        own = tlm_plus(own, tlm_scratch_bytes(AT_ONCE, tlm_padded_floats(c->out) * sizeof(float)));
-        room = tlm_most(room, own);
+        const size_t some = stage_of(m, core).at_once;
+        const size_t own = tlm_apply_room(c, (uint32_t)some);
+        const size_t results = tlm_scratch_bytes(some, tlm_padded_floats(c->out) * sizeof(float));
+        room = tlm_most(room, tlm_plus(own, results));
     }
     room = tlm_plus(room, tlm_scratch_bytes(AT_ONCE, sizeof(float *)));
     return tlm_plus(room, tlm_times(2, tlm_scratch_bytes(largest_stage(m), sizeof(float))));
@@ -79,15 +81,15 @@ void tlm_train_multiply(const tlm_engine *engine, const tlm_matrix *w, const tlm
             const tlm_matrix *c = &m->cores[core];
             const stage s = stage_of(m, core);
             const size_t next = core ? m->column_shape[core - 1] : 1;
-            const size_t width = tlm_padded_floats(c->out), all = s.done * s.left;
-            for (size_t first = 0; first < all; first += AT_ONCE) {
-                const uint32_t some = all - first < AT_ONCE ? (uint32_t)(all - first) : AT_ONCE;
+            const size_t width = tlm_padded_floats(c->out);
+            for (size_t first = 0; first < s.vectors; first += s.at_once) {
+                const size_t rest = s.vectors - first, some = rest < s.at_once ? rest : s.at_once;
                 tlm_scratch inner = scratch;
-                float *results = tlm_scratch_take(&inner, AT_ONCE, width * sizeof *results);
-                for (uint32_t v = 0; v < some; v++)
+                float *results = tlm_scratch_take(&inner, s.at_once, width * sizeof *results);
+                for (size_t v = 0; v < some; v++)
                     vectors[v] = from + (first + v) * c->in;
-                tlm_apply(engine, c, vectors, some, results, width, inner);
-                for (uint32_t v = 0; v < some; v++)
+                tlm_apply(engine, c, vectors, (uint32_t)some, results, width, inner);
+                for (size_t v = 0; v < some; v++)
                     place(results + v * width, to, &s, first + v, m->ranks[core],
                           m->row_shape[core], next);
             }

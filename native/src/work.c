@@ -114,7 +114,7 @@ uint64_t tlm_train_held(const tlm_tensor_train *train)
     for (uint32_t i = 0; i < train->count; i++) {
         const tlm_matrix *core = &train->cores[i];
         held = most(held, times(vectors_of(train, i), most(core->out, core->in)));
-        held = most(held, times(made, core->in));
+        held = most(held, times(most(made, train->ranks[i]), core->in)); /* of a look-up */
         made = times(made, train->column_shape[i]);
     }
     return held;

@@ -160,6 +160,9 @@ def add_bad_documents(manifest: Manifest) -> None:
     text("weight-twice", lambda t: t.replace('"weights":{', twice, 1), MODEL, "embedding: is there")
     text("kind-twice", lambda t: t.replace('"kind":', '"kind":1,"kind":', 1), MODEL, "kind is")
 
+    lines = '"ties":{\n "output":\n "x"\n}'
+    text("document-lines", lambda t: t.replace('"ties":{}', lines, 1), MODEL, 'ties is {  "output"')
+
     def put(*path: Any) -> Callable[[Any], None]:
         *way, last, value = path
 

@@ -28,11 +28,14 @@ def file_with(square: LinearOp) -> bytes:
 def model_with(square: LinearOp, embedding: LinearOp | None = None) -> File:
     """A model whose recurrent matrix, which gives the hidden size, is this one."""
     hidden = square.in_features
-    config = ModelConfig(cell="rnn_tanh", hidden=(hidden,), embedding=1)
+    columns = 1 if embedding is None else embedding.in_features
+    config = ModelConfig(cell="rnn_tanh", hidden=(hidden,), embedding=columns)
     with torch.device("meta"):
         model = LanguageModel(config, WordVocabulary(["<eos>", "<unk>", "a", "b"]))
     for name, op in model.weights().items():
         model.replace_weight(name, square if name == SQUARE else Dense.initialize(*op.shape))
+    if columns > 1:
+        model.replace_weight("cells.0.weight_ih", _last_block(hidden, columns, (1, 64)))
     if embedding is not None:
         model.replace_weight("embedding", embedding)
     for name, bias in model.biases().items():
@@ -58,6 +61,12 @@ def counted_train(rank: int) -> LinearOp:
     """Cores that make [4, 1] together, of which nearly all blocks are zero: few bits a rank."""
     cores = [_last_block(1, rank, (1, 64)), _last_block(4 * rank, 1, (1, 1))]
     return TensorTrain(cores, [1, 4], [1, 1], (4, 1))
+
+
+def wide_train(rank: int, columns: int) -> LinearOp:
+    """Cores of few numbers, of which the second has `columns` columns in each of `rank` rows."""
+    thin = LowRank(_last_block(rank, 1, (64, 1)), _last_block(1, columns, (1, 64)))
+    return TensorTrain([Dense.initialize(4, rank), thin], [4, 1], [1, columns], (4, columns))
 
 
 def _last_block(rows: int, columns: int, block: tuple[int, int]) -> LinearOp:
@@ -111,6 +120,10 @@ def add_work(manifest: Manifest) -> None:
     # For each row of a core the places before it are counted, from the start.
     counted = model_with(Dense.initialize(1, 1), counted_train(1 << 18))
     manifest.add("bad-work-counted", counted.bytes(), MODEL, "embedding: a row needs")
+    # A look-up holds a row of the core for each rank.
+    wide = model_with(Dense.initialize(1, 1), wide_train(64, 1 << 20))
+    words = "embedding: ranks and shapes make 67108864 numbers between cores"
+    manifest.add("bad-work-wide-core", wide.bytes(), MODEL, words)
     config = ModelConfig(cell="rnn_tanh", hidden=(1,), embedding=1)
     model = LanguageModel(config, BytePairVocabulary(colliding_merges(3000)))
     manifest.add("bad-work-merges", File(model).bytes(), MODEL, "made up to collide")

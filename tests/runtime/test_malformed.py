@@ -27,6 +27,7 @@ ONLY_C_REFUSES = {
     "bad-work-merges": BOUND,
     "bad-work-nested-trains": BOUND,
     "bad-work-train": BOUND,
+    "bad-work-wide-core": BOUND,
 }
 
 
