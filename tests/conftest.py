@@ -16,6 +16,20 @@ MISSING = "NEEDS DATA:"
 NO_BROWSER = "NEEDS A BROWSER:"
 
 
+LONGEST = (
+    *("pipeline/test_hosts.py", "contracts/test_methods.py", "pipeline/test_search.py"),
+    *("experiments/test_reproduce.py", "train/test_resume.py", "train/test_loop.py"),
+    *("cli/test_recovery.py", "report/test_search_page.py", "report/test_search_report.py"),
+)
+"""Files that take longest, which begin first: else one process is left alone with them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    tests = Path(__file__).parent
+    place = {tests / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
+
+
 def pytest_configure() -> None:
     # One process a core already; torch and BLAS read these when they are first imported.
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -30,6 +44,14 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TERSELM_CACHE", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """No test can lose power: a file need not be on the disk, 10 ms each, to be read again."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
 
 
 @pytest.fixture(autouse=True)

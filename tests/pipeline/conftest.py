@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +42,16 @@ def sentences(random: np.random.Generator, count: int) -> list[str]:
             line.append(f"w{word:03d}")
         lines.append(" ".join(line))
     return lines
+
+
+def search_command(*arguments: str) -> list[str]:
+    """Return the command of a search that tries and trains little, however long it may."""
+    little = (
+        "import sys; from terselm.pipeline import jobs, search; "
+        "search.SAMPLED, search.MOST_EPOCHS, jobs.FIRST_PRICES = 8, 0.1, (1.0,); "
+        "from terselm.cli.main import main; main(sys.argv[1:])"
+    )
+    return [sys.executable, "-c", little, "search", *arguments]
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -33,7 +32,7 @@ from terselm.pipeline.helpers import helpers
 from terselm.pipeline.run import Silent, Workers, open_study, search, work
 from terselm.pipeline.study import Study
 from terselm.pipeline.workbench import Setting, Workbench
-from tests.pipeline.conftest import Trained
+from tests.pipeline.conftest import Trained, search_command
 
 REASON = "NEEDS POSTGRESQL: install Debian's package postgresql"
 
@@ -86,10 +85,8 @@ def postgres() -> Iterator[str]:
 
 
 def started(trained: Trained, out: Path, *more: str) -> subprocess.Popen[str]:
-    command = [
-        *(sys.executable, "-m", "terselm", "search", str(trained.model)),
-        *("--data", str(trained.data), "--out", str(out), *more),
-    ]
+    where = ("--data", str(trained.data), "--out", str(out))
+    command = search_command(str(trained.model), *where, *more)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment

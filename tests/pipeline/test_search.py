@@ -7,7 +7,6 @@ import math
 import os
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +35,7 @@ from terselm.pipeline.study import Study
 from terselm.pipeline.work import Outcome
 from terselm.pipeline.workbench import Setting, Workbench
 from terselm.text.corpus import open_corpus
-from tests.pipeline.conftest import Trained
+from tests.pipeline.conftest import Trained, search_command
 from tests.pipeline.test_front import candidate
 
 
@@ -337,11 +336,9 @@ def test_a_storage_that_does_not_answer(trained: Trained, tmp_path: Path):
 
 
 def command(trained: Trained, out: Path, *more: str) -> list[str]:
-    return [
-        *(sys.executable, "-m", "terselm", "search", str(trained.model)),
-        *("--data", str(trained.data), "--out", str(out), "--rounds", "1"),
-        *("--max-size", "20%", "--time-limit", "40s", *more),
-    ]
+    where = ("--data", str(trained.data), "--out", str(out))
+    limits = ("--rounds", "1", "--max-size", "20%", "--time-limit", "40s")
+    return search_command(str(trained.model), *where, *limits, *more)
 
 
 @pytest.mark.slow
