@@ -12,6 +12,7 @@ from terselm.models.config import ModelConfig
 from terselm.models.language_model import LanguageModel
 from terselm.runtime.model import Model
 from terselm.text.characters import CharacterVocabulary
+from terselm.text.word import WordVocabulary
 from terselm.zoo import usual
 
 
@@ -31,6 +32,21 @@ def test_after_a_space_the_next_word_is_suggested(model_file):
 
 def test_no_word_begins_so(model_file):
     assert suggestions(Model(model_file), "w01 zz") == "no word begins with 'zz'"
+
+
+def test_text_that_is_split_at_punctuation(tmp_path):
+    words = ["<eos>", "<unk>", "(", ".", "the", "name", "names", "list"]
+    vocabulary = WordVocabulary(words, lowercase=True, splitting="punctuation")
+    path = tmp_path / "open.safetensors"
+    save(LanguageModel(ModelConfig(cell="gru", hidden=(8,), embedding=8), vocabulary), path)
+    model = Model(path)
+    assert suggestions(model, "The").startswith("the ")
+    assert {word.split()[0] for word in suggestions(model, "the (Na").split("   ")} == {
+        "name",
+        "names",
+    }
+    first = model.predict("the list .", 1)[0][0]
+    assert suggestions(model, "the list.").startswith(f"{first} ")
 
 
 def test_characters_go_on(tmp_path):

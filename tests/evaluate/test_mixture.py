@@ -61,6 +61,18 @@ def make_uniform() -> LanguageModel:
     return model
 
 
+def test_models_that_are_sure_of_what_is_wrong():
+    """Where the curvature vanishes, whole steps lead away."""
+    models = [make_model("lstm", hidden=hidden, seed=hidden) for hidden in (20, 12)]
+    with torch.no_grad():
+        for model in models:
+            model.output.bias.mul_(0).add_(torch.randn(len(WORDS)) * 60)
+    ids = text_of(parts()[0])
+    weights = fit_weights(models, ids)
+    found = perplexity(merge(models, weights), ids)
+    assert found <= perplexity(merge(models, [0.5, 0.5]), ids)
+
+
 def test_no_text_is_refused():
     with pytest.raises(UsageError, match="no tokens"):
         fit_weights(parts(), [])

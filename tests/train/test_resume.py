@@ -203,6 +203,16 @@ def test_a_finished_run_does_not_stand_in_the_way(tmp_path):
     assert_every_line_once(tmp_path)
 
 
+@pytest.mark.parametrize("setting", [{"projection_dropout": 0.5}, {"batch": 2000}])
+def test_a_refused_run_leaves_a_finished_one(setting: dict[str, Any], tmp_path: Path):
+    train(folder=tmp_path)
+    names = ("checkpoint.pt", "metrics.jsonl")
+    before = [(tmp_path / name).read_bytes() for name in names]
+    with pytest.raises(TerselmError):
+        train(None, setting, folder=tmp_path)
+    assert [(tmp_path / name).read_bytes() for name in names] == before
+
+
 def unfinished(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         killed_after(5, patch)

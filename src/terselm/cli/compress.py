@@ -11,6 +11,7 @@ import typer
 
 from terselm.cli.options import Debug, Device, Json, ModelFile, OptionalData, Out, Seed
 from terselm.cli.output import Output
+from terselm.errors import UsageError
 
 if TYPE_CHECKING:
     from terselm.compress.apply import StepRecord
@@ -65,7 +66,7 @@ def compress(
     from terselm.cli.calibration import calibration_text, token_counts
     from terselm.cli.loading import open_model, prepare_output, split_of
     from terselm.cli.recovery import recovery
-    from terselm.cli.text import read_small_file
+    from terselm.cli.text import check_split, read_small_file
     from terselm.compress.apply import compress as apply_recipe
     from terselm.compress.base import Context
     from terselm.compress.recipe import load_recipe
@@ -74,7 +75,7 @@ def compress(
     from terselm.report.tables import compression_table
 
     output = Output(json)
-    prepare_output(out, {"the model": model, "the recipe": recipe, "the text": data})
+    prepare_output(out, {"the model": model, "the recipe": recipe}, data)
     if Path(recipe).is_file():
         read_small_file(Path(recipe), "--recipe", "a YAML file of steps, or the name of a preset")
     steps = load_recipe(recipe)
@@ -82,6 +83,9 @@ def compress(
     if data is not None:
         # Text that is not there is an error before the work, not after it.
         split_of(data, split, source.vocabulary)
+    elif calibration_tokens is not None:
+        raise UsageError("--calibration-tokens needs --data, the text that they are taken from")
+    check_split(split)
 
     def measure(candidate: LanguageModel) -> float | None:
         if data is None:

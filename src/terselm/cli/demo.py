@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from terselm.cli.model_argument import chosen_model
 from terselm.cli.options import Debug, ModelOrUsual
 from terselm.errors import UsageError
+from terselm.text.splitting import split_at_punctuation
 
 if TYPE_CHECKING:
     from terselm.runtime.model import Model
@@ -61,12 +62,25 @@ def suggestions(model: Model, line: str) -> str:
     """
     if model.describe().vocabulary_kind != "words":
         return _continued(model, line)
-    begun = "" if not line or line[-1].isspace() else line.split()[-1]
+    begun = _begun_word(model, line)
     before = line[: len(line) - len(begun)]
     found = model.predict(before, SUGGESTIONS, prefix=begun)
+    if not found and begun != begun.lower():
+        found = model.predict(before, SUGGESTIONS, prefix=begun.lower())
     if not found:
         return f"no word begins with {begun!r}"
     return "   ".join(f"{word} {100 * probability:.1f} %" for word, probability in found)
+
+
+def _begun_word(model: Model, line: str) -> str:
+    """Return what the line ends in of a word, as the model's vocabulary splits it."""
+    if not line or line[-1].isspace():
+        return ""
+    last = line.split()[-1]
+    pieces = split_at_punctuation(last)
+    if len(pieces) == 1 or len(model.tokenize(last)) != len(pieces):
+        return last
+    return pieces[-1] if pieces[-1][-1].isalnum() else ""
 
 
 def _continued(model: Model, line: str) -> str:

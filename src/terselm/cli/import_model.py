@@ -58,7 +58,7 @@ def import_model(
     from terselm.models.checkpoint import save
 
     output = Output(json)
-    prepare_output(out, {"SRC": source, "the vocabulary": vocabulary, "the text": data})
+    prepare_output(out, {"SRC": source, "the vocabulary": vocabulary}, data)
     imported = read(
         source,
         kind=kind,

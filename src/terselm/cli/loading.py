@@ -12,6 +12,7 @@ from terselm.errors import UsageError
 from terselm.files import check_writable
 from terselm.models.checkpoint import load
 from terselm.models.language_model import LanguageModel
+from terselm.text.corpus import open_corpus
 from terselm.text.token_cache import TokenizedSplit, tokenize
 from terselm.text.vocabulary import Vocabulary
 
@@ -43,7 +44,9 @@ def split_of(data: str, split: str, vocabulary: Vocabulary) -> TokenizedSplit:
     return tokenize(corpus_with(data, split), split, vocabulary)
 
 
-def prepare_output(out: Path, reads: Mapping[str, str | Path | None] | None = None) -> None:
+def prepare_output(
+    out: Path, reads: Mapping[str, str | Path | None] | None = None, text: str | None = None
+) -> None:
     """Fail early where a result could not be written at the end, or would replace its source.
 
     Parameters
@@ -51,6 +54,8 @@ def prepare_output(out: Path, reads: Mapping[str, str | Path | None] | None = No
     out : Path
     reads : mapping, optional
         What is read, by what it is called: {"the model": path}. A path of None is none.
+    text : str, optional
+        A corpus that is read, none of whose files `out` may be.
 
     Raises
     ------
@@ -65,8 +70,12 @@ def prepare_output(out: Path, reads: Mapping[str, str | Path | None] | None = No
         raise UsageError(f"--out {out}: the folder {out.parent} does not exist; make it first")
     if out.exists() and not out.is_file():
         raise UsageError(f"--out {out} is a device, not a file; give another name")
-    for what, path in (reads or {}).items():
-        if path is not None and Path(path).exists() and Path(path).resolve() == out.resolve():
+    read = [(what, Path(path)) for what, path in (reads or {}).items() if path is not None]
+    if text is not None and out.exists():
+        ranges = open_corpus(text).ranges.values()
+        read += [("the text", path) for path in dict.fromkeys(each.path for each in ranges)]
+    for what, path in read:
+        if path.exists() and path.resolve() == out.resolve():
             raise UsageError(f"--out {out} is {what} itself; give another name")
     check_writable(out)
 

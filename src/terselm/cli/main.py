@@ -100,12 +100,23 @@ def _run(arguments: Sequence[str], settings: dict[str, Any]) -> int:
         return 1
     except (OSError, MemoryError) as error:
         return _fail(error, f"{type(error).__name__}: {error}", 1, settings)
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+        message = "out of memory; take a smaller batch or a smaller model"
+        return _fail(error, message, 1, settings)
 
 
 def _usage_message(error: typer.TyperException) -> str:
     context = getattr(error, "ctx", None)
     formatted = getattr(error, "format_message", error.__str__)()
     return f"{formatted} (see: {context.command_path} --help)" if context else formatted
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Return whether PyTorch found no memory, of which its CPU allocator tells in words alone."""
+    name = type(error).__name__
+    return name == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 
 def _fail(error: BaseException, message: str, code: int, settings: dict[str, Any]) -> int:

@@ -66,7 +66,7 @@ def merge(
 
     output = Output(json)
     for path in models:
-        prepare_output(out, {"one of the models": path})
+        prepare_output(out, {"one of the models": path}, data)
     given = [1 / len(models)] * len(models) if weights is None else _numbers(weights)
     sources = [open_model(path, "cpu") for path in models]
     ids = None if data is None else split_of(data, "valid", sources[0].vocabulary).ids

@@ -58,7 +58,9 @@ Out = Annotated[
     Path, typer.Option("--out", metavar="FILE", help="Where to write.", show_default=False)
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.", min=0)]
+Seed = Annotated[
+    int, typer.Option("--seed", help="Seed of everything random.", min=0, max=2**32 - 1)
+]
 Json = Annotated[
     bool, typer.Option("--json", help="One JSON object on stdout, everything else on stderr.")
 ]

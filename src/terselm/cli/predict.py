@@ -21,7 +21,12 @@ Text = Annotated[
 ]
 Count = Annotated[int, typer.Option("-k", "--count", help="How many words.", min=1)]
 Prefix = Annotated[
-    str, typer.Option("--prefix", help="Only words that begin so.", show_default=False)
+    str,
+    typer.Option(
+        "--prefix",
+        help="Only words that begin so; in small letters where none does.",
+        show_default=False,
+    ),
 ]
 
 
@@ -49,6 +54,8 @@ def predict(
         check_is_text(said)
     path = chosen_model(None if text is None else model, output.remark)
     predictions, unknown, tokens = predict_with(path, said, k, prefix)
+    if not predictions and prefix != prefix.lower():
+        predictions, unknown, tokens = predict_with(path, said, k, prefix.lower())
     unit = unit_of(tokens)
     if not predictions:
         raise TerselmError(f"no {unit} begins with {prefix!r}; try a shorter --prefix")

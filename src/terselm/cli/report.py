@@ -34,6 +34,8 @@ def report(
     """
     import json as decoder
 
+    from jinja2 import TemplateError
+
     from terselm.cli.loading import prepare_output
     from terselm.cli.text import read_small_file
     from terselm.files import write_bytes
@@ -47,7 +49,7 @@ def report(
         raise UsageError(f"{results} is not JSON; give the results.json of a search") from None
     try:
         page = render_page(values, scripts=scripts)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, TemplateError) as error:
         raise UsageError(
             f"{results}: not the results of a search of this version: {error}"
         ) from None

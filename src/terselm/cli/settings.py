@@ -10,6 +10,7 @@ import yaml
 
 from terselm.cli.text import read_small_file
 from terselm.errors import UsageError
+from terselm.experiments.experiment import Experiment
 from terselm.experiments.training import (
     MODEL_SETTINGS,
     TEXT_SETTINGS,
@@ -24,6 +25,8 @@ from terselm.train.config import TrainingConfig
 KNOWN = (*MODEL_SETTINGS, *TEXT_SETTINGS, *TrainingConfig.model_fields)
 FLAGS = {"output": "--output-layer"}
 """Where the flag is not called as the setting."""
+ELSEWHERE = ("start", "teacher", "generated")
+"""How fields begin that say what else than text a training goes on from."""
 
 
 def read_settings(
@@ -66,10 +69,26 @@ def _read(config: Path) -> dict[str, Any]:
             f"--config {config}: not valid YAML: {' '.join(str(error).split())}"
         ) from None
     if isinstance(values, dict) and isinstance(values.get("train"), dict):
+        _check_beside(values, config)
         values = values["train"]
     if not isinstance(values, dict):
         raise UsageError(f"--config {config}: expected settings, one `name: value` a line")
     return {str(name): value for name, value in values.items()}
+
+
+def _check_beside(values: Mapping[Any, Any], config: Path) -> None:
+    """Check that the `train` of an experiment file is all that its training depends on."""
+    for name in map(str, values):
+        if name.startswith(ELSEWHERE):
+            raise UsageError(
+                f"--config {config}: {name} is for `terselm reproduce`, which takes whole "
+                "experiments; give a file without it, or the settings of train alone"
+            )
+        if name not in Experiment.model_fields:
+            known = (*Experiment.model_fields, *KNOWN)
+            raise UsageError(
+                f"--config {config}: unknown field {name!r} beside train; {suggest(name, known)}"
+            )
 
 
 def _with_place(problem: str, config: Path | None, flags: Mapping[str, Any]) -> str:

@@ -48,6 +48,17 @@ def corpus_with(data: str, split: str) -> Corpus:
     UsageError
         If the split is none of train, valid and test.
     """
+    check_split(split)
+    return open_corpus(data)
+
+
+def check_split(split: str) -> None:
+    """Check the name of a split.
+
+    Raises
+    ------
+    UsageError
+        If it is none of train, valid and test.
+    """
     if split not in SPLITS:
         raise UsageError(f"--split is {split!r}; use {', '.join(SPLITS)}")
-    return open_corpus(data)

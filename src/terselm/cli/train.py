@@ -276,8 +276,7 @@ def train(
     from terselm.experiments.training import Trainer
     from terselm.text.corpus import open_corpus
 
-    reads = {"the text": data, "the --config file": config, "the --start model": start}
-    prepare_output(out, reads)
+    prepare_output(out, {"the --config file": config, "the --start model": start}, data)
     choose_device(device)
     model = None if start is None else open_model(start, "cpu")
     settings = read_settings(config, flags, model)

@@ -56,12 +56,19 @@ def fit_weights(
         read = [_hidden(model, tokens) for model in frozen]
         targets = read[0][1]
         weights = torch.full((len(models),), 1 / len(models), dtype=torch.float64)
-        for _ in range(STEPS):
-            gradient, curvature = _derivatives(frozen, [h for h, _ in read], targets, weights)
+        best, least = weights, float("inf")
+        hidden = [states for states, _ in read]
+        for _ in range(STEPS + 1):
+            loss, gradient, curvature = _derivatives(frozen, hidden, targets, weights)
+            if not loss < least:
+                # A step that went too far, as it can where models are sure of what is wrong.
+                weights = (weights + best) / 2
+                continue
+            best, least = weights, loss
             # Models that say the same, or nothing, leave weights open: the least change is taken.
             inverse = torch.linalg.pinv(curvature, rtol=ROUNDING, hermitian=True)
             weights = weights - inverse @ gradient
-    return [float(weight) for weight in weights]
+    return [float(weight) for weight in best]
 
 
 def _hidden(model: LanguageModel, tokens: npt.NDArray) -> tuple[Tensor, Tensor]:
@@ -72,20 +79,26 @@ def _hidden(model: LanguageModel, tokens: npt.NDArray) -> tuple[Tensor, Tensor]:
 
 def _derivatives(
     models: Sequence[LanguageModel], hidden: Sequence[Tensor], targets: Tensor, weights: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return first [models] and second [models, models] derivatives, summed over the text."""
+) -> tuple[float, Tensor, Tensor]:
+    """Return the loss, its first [models] and second [models, models] derivatives.
+
+    All summed over the text.
+    """
     count = len(models)
+    loss = 0.0
     gradient = torch.zeros(count, dtype=torch.float64)
     curvature = torch.zeros(count, count, dtype=torch.float64)
     for scores, wanted in _scores(models, hidden, targets):
         # scores: [models, n, vocabulary] log-probabilities
-        product = torch.einsum("m,mnv->nv", weights.to(scores), scores).softmax(dim=-1)
+        together = torch.einsum("m,mnv->nv", weights.to(scores), scores).log_softmax(dim=-1)
+        loss -= float(together.gather(1, wanted.unsqueeze(1)).double().sum())
+        product = together.exp()
         mean = torch.einsum("nv,mnv->mn", product, scores)
         found = scores.gather(2, wanted.expand(count, -1).unsqueeze(2)).squeeze(2)  # [models, n]
         gradient += (mean - found).double().sum(dim=1).cpu()
         about = scores - mean.unsqueeze(2)
         curvature += torch.einsum("anv,bnv->ab", about * product, about).double().cpu()
-    return gradient, curvature
+    return loss, gradient, curvature
 
 
 def _scores(

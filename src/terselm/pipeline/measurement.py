@@ -31,7 +31,8 @@ class Measurement:
     whole_text : bool
         Whether that was all of the text.
     microseconds : float
-        Median time of a token with the log-probabilities of all tokens, one thread.
+        Time of a token with the log-probabilities of all tokens, one thread: the least of the
+        medians of several series, and of files that differ in nothing but their training.
     step_microseconds : float
         Of that, the embedding and the recurrent layers.
     memory : int

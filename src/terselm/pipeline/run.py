@@ -29,6 +29,7 @@ from terselm.pipeline.measurement import Candidate
 from terselm.pipeline.queue import Watcher
 from terselm.pipeline.ray_runner import RayRunner
 from terselm.pipeline.search import Request, Search, fits
+from terselm.pipeline.sensitivity import check_dense
 from terselm.pipeline.serve import serve
 from terselm.pipeline.study import Study
 from terselm.pipeline.work import HereRunner, Runner
@@ -129,9 +130,12 @@ def search(
     watcher = watcher or Silent()
     request = Request(budget, math.inf if time_limit is None else time_limit, rounds)
     profile = None if device_profile is None else Path(device_profile)
+    if not isinstance(model, LanguageModel):
+        _check_there(Path(model))
     with locked(folder, resume=resume), _as_file(model, folder) as path:
         bench = Workbench(Setting(path, data, folder, seed, kernels, _profile(profile)))
         check_folder(bench, study_name(path, workers))
+        check_dense(bench.source)
         study = open_study(folder, path, workers, seed)
         check_fingerprint(study, bench)
         where = f"--out {folder}" if workers.storage is None else f"--study {study.name}"
@@ -197,13 +201,15 @@ def _profile(path: Path | None) -> DeviceProfile | None:
     return None if path is None else read_profile(path)
 
 
+def _check_there(path: Path) -> None:
+    if not path.is_file():
+        raise UsageError(f"there is no model file {path}")
+
+
 @contextmanager
 def _as_file(model: str | Path | LanguageModel, folder: Path) -> Iterator[Path]:
     if not isinstance(model, LanguageModel):
-        path = Path(model)
-        if not path.is_file():
-            raise UsageError(f"there is no model file {path}")
-        yield path
+        yield Path(model)
         return
     with tempfile.TemporaryDirectory(dir=folder) as name:
         path = Path(name) / "source.safetensors"

@@ -156,14 +156,10 @@ def probe(
     Raises
     ------
     UsageError
-        If no matrix is dense: such a model was compressed before.
+        If a matrix is not dense: such a model was compressed before.
     """
-    leaves = {name: leaf for name, leaf in model.leaves().items() if leaf.kind == "dense"}
-    if not leaves:
-        raise UsageError(
-            "no matrix of the model is stored dense; search from the model before it was "
-            "compressed, or from this one after `terselm compress --recipe unpack`"
-        )
+    check_dense(model)
+    leaves = model.leaves()
     divergence = Divergence(model, calibration)
     context = Context(source=model, statistics=statistics, model=model)
     found = []
@@ -175,6 +171,23 @@ def probe(
             one = _probe_one(name, leaf, divergence, context)
             found.append(replace(one, looked_up=looked_up))
     return Sensitivity(divergence.tokens, tuple(found))
+
+
+def check_dense(model: LanguageModel) -> None:
+    """Check that a model is one to search from.
+
+    Raises
+    ------
+    UsageError
+        If a matrix is not dense: such a model was compressed before.
+    """
+    for name, leaf in model.leaves().items():
+        if leaf.kind != "dense":
+            raise UsageError(
+                f"{name} of the model is stored {leaf.kind}, not dense; search from the model "
+                "before it was compressed, or from this one after `terselm compress --recipe "
+                "unpack`"
+            )
 
 
 def _probe_one(

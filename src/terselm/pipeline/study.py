@@ -57,7 +57,7 @@ class Study:
         self.name = name
         with _quiet(), _storage_errors(url):
             self._storage = _opened(url)
-            sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=12)
+            sampler = optuna.samplers.TPESampler(seed=seed % 2**32, n_startup_trials=12)
             self._study = optuna.create_study(
                 storage=self._storage,
                 study_name=name,

@@ -72,7 +72,7 @@ class RunFolder:
         return path, self.lessons / f"samples-{key}-{rank}"
 
     def open(self, fingerprint: Mapping[str, Any], resume: bool) -> dict[str, Any] | None:
-        """Make the folder ready for a run, and keep it from other processes until `close`.
+        """Look into the folder of a run, and keep it from other processes until `close`.
 
         Parameters
         ----------
@@ -98,9 +98,30 @@ class RunFolder:
                 raise UsageError("resume needs the folder of the run")
             return None
         self._hold(self.folder)
-        stored = self._stored(self.folder, fingerprint, resume)
-        self._clear(self.folder, stored)
-        return stored
+        return self._stored(self.folder, fingerprint, resume)
+
+    def clear(self, stored: Mapping[str, Any] | None) -> None:
+        """Clear away what a killed run or a finished one left, once nothing more can be refused.
+
+        Parameters
+        ----------
+        stored : Mapping or None
+            What `open` returned.
+
+        Raises
+        ------
+        TerselmError
+            If a file cannot be removed.
+        """
+        if self.folder is None:
+            return
+        try:
+            for leftover in self.folder.glob(f".{CHECKPOINT_NAME}.*.tmp"):
+                leftover.unlink(missing_ok=True)
+            if stored is None:
+                (self.folder / CHECKPOINT_NAME).unlink(missing_ok=True)
+        except OSError as error:
+            raise TerselmError(f"cannot use the folder {self.folder}: {error.strerror}") from None
 
     def close(self) -> None:
         """Let other processes into the folder."""
@@ -133,16 +154,6 @@ class RunFolder:
         if stored["finished"] is None:
             raise UsageError(f"{folder} holds an unfinished run; use --resume or another --out")
         return None
-
-    def _clear(self, folder: Path, stored: Mapping[str, Any] | None) -> None:
-        """Clear away what a killed run or a finished one left."""
-        try:
-            for leftover in folder.glob(f".{CHECKPOINT_NAME}.*.tmp"):
-                leftover.unlink(missing_ok=True)
-            if stored is None:
-                (folder / CHECKPOINT_NAME).unlink(missing_ok=True)
-        except OSError as error:
-            raise TerselmError(f"cannot use the folder {folder}: {error.strerror}") from None
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:

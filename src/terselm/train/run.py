@@ -96,11 +96,12 @@ class Run:
             path, shared = folder.samples_of(fingerprint, workers.rank)
             place = Place(path, self._windows.streams, self._windows.steps, shared)
             distillation.open(place, taught)
-        metrics = MetricsFile(folder.metrics if workers.is_main else None, length)
-        self._reporter = Reporter(self._meter, metrics, observer)
         noise = make_noise(config, ids, len(model.vocabulary))
         self._objective = workers.prepare(Objective(model, config, distillation, noise))
         self._tokens_per_epoch = len(ids)
+        workers.on_main(lambda: folder.clear(stored))
+        metrics = MetricsFile(folder.metrics if workers.is_main else None, length)
+        self._reporter = Reporter(self._meter, metrics, observer)
         self._now = self._saved = time.monotonic()
 
     @property
