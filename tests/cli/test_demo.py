@@ -49,6 +49,13 @@ def test_text_that_is_split_at_punctuation(tmp_path):
     assert suggestions(model, "the list.").startswith(f"{first} ")
 
 
+def test_a_begun_word_with_punctuation_in_it(tmp_path):
+    vocabulary = WordVocabulary(["<eos>", "the", "U.S.", "U.N."])
+    path = tmp_path / "closed.safetensors"
+    save(LanguageModel(ModelConfig(cell="gru", hidden=(8,), embedding=8), vocabulary), path)
+    assert suggestions(Model(path), "the U.S").startswith("U.S. ")
+
+
 def test_characters_go_on(tmp_path):
     vocabulary = CharacterVocabulary(["\n", *"abc "])
     model = LanguageModel(ModelConfig(cell="gru", hidden=(8,), embedding=8), vocabulary)

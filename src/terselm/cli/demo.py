@@ -78,7 +78,11 @@ def _begun_word(model: Model, line: str) -> str:
         return ""
     last = line.split()[-1]
     pieces = split_at_punctuation(last)
-    if len(pieces) == 1 or len(model.tokenize(last)) != len(pieces):
+    try:
+        splits = len(pieces) > 1 and len(model.tokenize(last)) == len(pieces)
+    except UsageError:  # a begun word is no word, and there is no token for what is none
+        splits = False
+    if not splits:
         return last
     return pieces[-1] if pieces[-1][-1].isalnum() else ""
 
